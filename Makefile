@@ -1,0 +1,35 @@
+# Two commands set everything up on a machine with Python 3.11 and make:
+#   make demo   installs into .venv and runs `edgekd compress` on its embedded default
+#   make test   installs what the tests need, lints, type-checks and tests
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint types clean
+
+demo: .venv/installed
+	.venv/bin/edgekd compress --out runs/digits
+
+test: .venv/installed-dev lint types
+	.venv/bin/python -m pytest
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: .venv/installed-dev
+	.venv/bin/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a few minutes the first time)"
+	$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(PIP) --editable '.[tflite]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[tflite,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

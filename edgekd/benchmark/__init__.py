@@ -1,0 +1,1 @@
+"""Latency: the measuring protocol, and the targets it runs on."""

@@ -1,0 +1,88 @@
+"""Count what is really stored and computed in 8 bits inside an artifact.
+
+A file can be called int8 and keep its largest layer in float: only its bytes tell.
+Weight bytes are those of constant int8/uint8 and float tensors. Left out are scales, zero points,
+shapes, indices, and the 32-bit biases that every integer kernel adds to its accumulator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_BYTES_ONNX = {"FLOAT": 4, "FLOAT16": 2, "BFLOAT16": 2, "DOUBLE": 8, "INT8": 1, "UINT8": 1}
+_BYTES_TFLITE = {"FLOAT32": 4, "FLOAT16": 2, "FLOAT64": 8, "INT8": 1, "UINT8": 1}
+_EIGHT_BIT = {"INT8", "UINT8"}
+_MOVE_ONLY = {
+    "Constant", "Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Shape", "Slice", "Gather", "Concat",
+    "Cast", "Split", "Pad", "QuantizeLinear", "DequantizeLinear",
+    "QUANTIZE", "DEQUANTIZE", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "SLICE", "STRIDED_SLICE", "GATHER",
+    "CONCATENATION", "CAST", "SPLIT", "PAD", "PADV2",
+}  # fmt: skip
+"""Operators that compute nothing."""
+
+
+def census(path: str, kind: str) -> dict[str, float]:
+    """Return ``int8_weights``, the share of weight bytes in 8 bits, and ``int8_ops``, of computing operators.
+
+    Args:
+        path: The file.
+        kind: ``onnx`` or ``tflite``.
+    """
+    weights, operators = _count_onnx(path) if kind == "onnx" else _count_tflite(path)
+    return {"int8_weights": _share(weights), "int8_ops": _share(operators)}
+
+
+def _share(counts: dict[bool, int]) -> float:
+    total = counts[True] + counts[False]
+    return counts[True] / total if total else 0.0
+
+
+def _count_onnx(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
+    import onnx
+
+    graph = onnx.load(path).graph
+    quantizers = [node for node in graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    parameters = {name for node in quantizers for name in node.input[1:]}
+    weights = {True: 0, False: 0}
+    for tensor in graph.initializer:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        if tensor.name not in parameters and kind in _BYTES_ONNX:
+            weights[kind in _EIGHT_BIT] += int(np.prod(tensor.dims)) * _BYTES_ONNX[kind]
+    dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    operators = {True: 0, False: 0}
+    for node in graph.node:
+        if node.op_type not in _MOVE_ONLY:
+            # An operator runs on integers when what it computes on arrives through DequantizeLinear.
+            constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
+            floats = [name for name in node.input if name and constants.get(name) in (None, onnx.TensorProto.FLOAT)]
+            operators[bool(floats) and all(name in dequantized for name in floats)] += 1
+    return weights, operators
+
+
+def _count_tflite(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
+    from pathlib import Path
+
+    from ai_edge_litert import schema_py_generated as schema
+
+    types = _names(schema.TensorType)
+    codes = _names(schema.BuiltinOperator)
+    model = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes(), 0)
+    weights, operators = {True: 0, False: 0}, {True: 0, False: 0}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data, kind = model.buffers[tensor.buffer].data, types[tensor.type]
+            if data is not None and len(data) and kind in _BYTES_TFLITE:
+                weights[kind in _EIGHT_BIT] += len(data)
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            if name not in _MOVE_ONLY:
+                touched = [types[graph.tensors[index].type] for index in (operator.inputs[0], operator.outputs[0])]
+                operators[all(kind in _EIGHT_BIT for kind in touched)] += 1
+    return weights, operators
+
+
+def _names(enumeration: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}

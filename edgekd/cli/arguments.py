@@ -1,0 +1,24 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DEFAULT_RECIPE = "digits"
+
+
+def recipe_and_overrides(arguments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Split ``[RECIPE] [KEY=VALUE]...``: the first argument is the recipe unless it looks like an override.
+
+    Raises:
+        click.UsageError: A later argument has no ``=``.
+    """
+    recipe, overrides = DEFAULT_RECIPE, arguments
+    if arguments and ("=" not in arguments[0] or Path(arguments[0]).is_file()):
+        recipe, overrides = arguments[0], arguments[1:]
+    for each in overrides:
+        if "=" not in each:
+            raise click.UsageError(f"'{each}' is neither the recipe nor KEY=VALUE; give one recipe, then changes to it")
+    return recipe, overrides

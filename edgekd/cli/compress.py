@@ -1,0 +1,66 @@
+"""``edgekd compress``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from edgekd.cli.arguments import recipe_and_overrides
+from edgekd.errors import GateMissed, Interrupted
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder. Default: runs/NAME, by the recipe's name.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen, as `edgekd plan` does, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json on stdout instead of the table.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what converters and other libraries print.")
+def command(arguments: tuple[str, ...], out: Path | None, dry_run: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Distill, quantize, export, verify and measure.
+
+    RECIPE is a file or the name of a shipped recipe (default: digits). KEY=VALUE changes it, for example
+    distill.temperature=2. Running the same command again continues a stopped run, or replays a finished one.
+
+    \b
+    Exit codes: 0 every gate passed · 1 bug · 2 wrong usage, recipe or data · 3 the model cannot do that ·
+    4 a gate was missed · 6 out of disk, memory or time · 130/143 stopped, state saved
+    """
+    from edgekd.planning import resolve_recipe
+
+    recipe, overrides = recipe_and_overrides(arguments)
+    asked = resolve_recipe(recipe, overrides)
+    if dry_run:
+        from edgekd.cli.plan import show_plan
+        from edgekd.planning import plan
+
+        show_plan(plan(asked), as_json)
+        return
+    from edgekd.cli.terminal import Terminal, print_report
+
+    out = out or Path("runs") / "".join(each if each.isalnum() or each in "-_." else "-" for each in asked.name)
+    if not verbose:
+        warnings.simplefilter("ignore")
+    try:
+        with Terminal(out, quiet=quiet or as_json, verbose=verbose) as terminal:
+            # Before torch is imported, so that the first second of a long run is not silent.
+            terminal.opening(f"{asked.name}: {asked.teacher.model} into {asked.student.model}, in {out}")
+            from edgekd.pipeline import compress
+
+            report = compress(asked, out, listener=terminal)
+    except Interrupted as stopped:
+        resume = shlex.join(["edgekd", *sys.argv[1:]])
+        raise Interrupted(f"{stopped.message}\nresume with: {resume}", stopped.exit_code - 128) from None
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+    elif not quiet:
+        print_report(report)
+    missed = [f"{gate.name}: {gate.value:.4g}, promised {gate.limit:.4g}" for gate in report.gates if not gate.passed]
+    if missed and not as_json:
+        raise GateMissed("\n".join(f"gate missed: {each}" for each in missed), f"the files are in {out / 'rejected'}")
+    sys.exit(GateMissed.exit_code if missed else 0)

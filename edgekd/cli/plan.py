@@ -1,0 +1,32 @@
+"""``edgekd plan``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from edgekd.cli.arguments import recipe_and_overrides
+from edgekd.planning import Plan, plan
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def command(arguments: tuple[str, ...], as_json: bool) -> None:
+    """Say what a recipe would do, and do nothing.
+
+    Checks the recipe, the data folder's layout and the installed packages.
+    """
+    recipe, overrides = recipe_and_overrides(arguments)
+    show_plan(plan(recipe, overrides), as_json)
+
+
+def show_plan(planned: Plan, as_json: bool) -> None:
+    """Print a plan on stdout."""
+    if as_json:
+        click.echo(json.dumps(planned.to_json(), indent=2))
+        return
+    click.echo(f"{planned.recipe.name}: seed {planned.recipe.seed}, {planned.threads} training threads")
+    for stage in planned.stages:
+        click.echo(f"  {stage.name:<10} {stage.what}")

@@ -1,0 +1,48 @@
+"""The export stage: the float32 files that the student and all its quantized forms come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekd.artifacts import Artifact, file_name
+from edgekd.distill.stages import TrainedModel
+from edgekd.recipe import ArtifactName, Recipe
+from edgekd.safe.child import run_in_child
+from edgekd.workspace import Workspace
+
+_EXPORTERS: dict[ArtifactName, str] = {
+    "onnx-fp32": "edgekd.export.onnx:export_onnx",
+    "tflite-fp32": "edgekd.export.tflite:export_tflite",
+}
+
+
+def export_student(recipe: Recipe, student: TrainedModel, workspace: Workspace) -> dict[ArtifactName, Artifact]:
+    """Export the student to every format the recipe asks for, in float32.
+
+    Raises:
+        ExportError: A converter refused the model or crashed.
+    """
+    formats = {name.partition("-")[0] for name in recipe.export.artifacts}
+    return {
+        name: _export(name, exporter, student, workspace)
+        for name, exporter in _EXPORTERS.items()
+        if name.partition("-")[0] in formats
+    }
+
+
+def _export(name: ArtifactName, exporter: str, student: TrainedModel, workspace: Workspace) -> Artifact:
+    spec = student.spec.to_json()
+
+    def work(folder: Path) -> dict[str, Any]:
+        out = folder / file_name(name)
+        run_in_child(exporter, {"spec": spec, "weights": str(student.weights), "out": str(out)}, log=workspace.log)
+        return {"size_bytes": out.stat().st_size}
+
+    stage = workspace.stage(name, "export from PyTorch", {"spec": spec, "weights": student.digest}, work, describe_size)
+    return Artifact(name, stage.path(file_name(name)), stage.files[file_name(name)])
+
+
+def describe_size(result: dict[str, Any]) -> str:
+    """Return the size of a stage's file for people."""
+    return f"{result['size_bytes'] / 1024:.1f} KiB"

@@ -1,0 +1,12 @@
+"""Building blocks that several networks of the zoo share."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def conv_bn_relu(channels: int, width: int, stride: int) -> nn.Sequential:
+    """Return a 3x3 convolution without bias, batch norm and ReLU; padding keeps size at stride 1."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+    )

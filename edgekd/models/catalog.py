@@ -1,0 +1,31 @@
+"""What the zoo holds, readable without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One architecture of the zoo.
+
+    Attributes:
+        factory: ``module:function`` that builds it, called as ``factory(channels, classes)``.
+        summary: One line for ``edgekd plan``.
+    """
+
+    factory: str
+    summary: str
+
+
+ZOO: dict[str, ZooEntry] = {
+    "shallow_cnn": ZooEntry(
+        "edgekd.models.cnn:shallow_cnn", "three 3x3 convolutions, 8-16-24 channels, for images of 8 to 32 pixels"
+    ),
+    "digits_teacher": ZooEntry(
+        "edgekd.models.cnn:digits_teacher", "six 3x3 convolutions, 32-64-128 channels, for images of 8 to 32 pixels"
+    ),
+    "resnet8": ZooEntry("edgekd.models.resnet:resnet8", "MLPerf Tiny image classification: 16-32-64 filters, 78 k parameters"),
+    "resnet20": ZooEntry("edgekd.models.resnet:resnet20", "CIFAR ResNet-20, 0.27 M parameters"),
+    "resnet56": ZooEntry("edgekd.models.resnet:resnet56", "CIFAR ResNet-56, 0.85 M parameters"),
+}

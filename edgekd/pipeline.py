@@ -1,0 +1,53 @@
+"""The main path: from a recipe to a folder of proven artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekd.benchmark.stages import benchmark
+from edgekd.data.images import load_data
+from edgekd.devices.profiles import load_profile
+from edgekd.distill.stages import distill_student, train_teacher
+from edgekd.export.stages import export_student
+from edgekd.planning import plan, resolve_recipe
+from edgekd.progress import Listener, Silent
+from edgekd.quantize.stages import quantize_exports
+from edgekd.recipe import Recipe
+from edgekd.report.publish import publish
+from edgekd.report.report import Report
+from edgekd.safe.stop import stop_signals
+from edgekd.verify import check_gates, verify
+from edgekd.workspace import open_workspace
+
+
+def compress(
+    recipe: str | Path | Mapping[str, Any] | Recipe = "digits",
+    out: str | Path = "runs/digits",
+    overrides: Sequence[str] = (),
+    listener: Listener | None = None,
+) -> Report:
+    """Run a recipe and return what was measured. Running it again continues, or replays what is done.
+
+    Args:
+        recipe: A shipped recipe's name, a path, a mapping, or a :class:`~edgekd.recipe.Recipe`.
+        out: The run folder.
+        overrides: ``key=value`` changes to the recipe, for example ``"distill.temperature=2"``.
+        listener: Who is told of progress; nobody by default.
+
+    Raises:
+        EdgekdError: See :mod:`edgekd.errors`. A missed gate does not raise: ``report.ok`` is false.
+    """
+    asked = resolve_recipe(recipe, overrides)
+    planned = plan(asked)
+    with stop_signals(), open_workspace(Path(out), listener or Silent()) as workspace:
+        data = load_data(asked, workspace)
+        teacher = train_teacher(asked, data, planned.threads, workspace)
+        student = distill_student(asked, data, teacher, planned.threads, workspace)
+        exported = export_student(asked, student, workspace)
+        artifacts = quantize_exports(asked, data, student, exported, workspace)
+        verified = verify(data, student, artifacts, workspace)
+        gates = check_gates(asked, teacher, student, verified)
+        latency = benchmark(asked, data, verified, load_profile("host"), workspace)
+        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace)

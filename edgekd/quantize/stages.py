@@ -1,0 +1,73 @@
+"""The quantization stage: int8 and fp16 files from the float32 ones."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.artifacts import Artifact, file_name
+from edgekd.data.images import ImageData
+from edgekd.distill.stages import TrainedModel
+from edgekd.export.stages import describe_size
+from edgekd.quantize.calibration import calibration_indices
+from edgekd.recipe import ArtifactName, Recipe
+from edgekd.safe.child import run_in_child
+from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
+from edgekd.workspace import Workspace
+
+_SOURCES: dict[ArtifactName, ArtifactName] = {
+    "onnx-int8": "onnx-fp32",
+    "tflite-fp16": "tflite-fp32",
+    "tflite-int8": "tflite-fp32",
+}
+
+
+def quantize_exports(
+    recipe: Recipe, data: ImageData, student: TrainedModel, exported: dict[ArtifactName, Artifact], workspace: Workspace
+) -> dict[ArtifactName, Artifact]:
+    """Return every artifact of the recipe, in its order: the exported ones and those quantized from them.
+
+    Raises:
+        ExportError: A quantizer refused the model or crashed.
+    """
+    made = {}
+    for name in recipe.export.artifacts:
+        made[name] = exported[name] if name in exported else _quantize(name, recipe, data, student, exported, workspace)
+    return made
+
+
+def _quantize(
+    name: ArtifactName, recipe: Recipe, data: ImageData, student: TrainedModel,
+    exported: dict[ArtifactName, Artifact], workspace: Workspace,
+) -> Artifact:  # fmt: skip
+    source = exported[_SOURCES[name]]
+    if name == "tflite-fp16":
+        inputs: dict[str, Any] = {"model": source.sha256}
+        what = "store weights as 16-bit floats"
+    else:
+        chosen = calibration_indices(data.splits.train, data.labels, recipe.quantize.calibration_samples, recipe.seed)
+        inputs = {"model": source.sha256, "data": data.digest, "calibration": chosen.tolist()}
+        what = f"static int8, ranges from {len(chosen)} training images"
+
+    def work(folder: Path) -> dict[str, Any]:
+        out = folder / file_name(name)
+        arguments = {"model": str(source.path), "out": str(out)}
+        if name == "tflite-fp16":
+            run_in_child("edgekd.quantize.tflite:cast_tflite_fp16", arguments, log=workspace.log)
+        else:
+            with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
+                samples = Path(scratch, "calibration.npy")
+                np.save(samples, data.normalised(chosen), allow_pickle=False)
+                arguments["calibration"] = str(samples)
+                if name == "onnx-int8":
+                    arguments["input_name"] = student.spec.inputs[0].name
+                    run_in_child("edgekd.quantize.onnx:quantize_onnx", arguments, log=workspace.log)
+                else:
+                    run_in_child("edgekd.quantize.tflite:quantize_tflite", arguments, log=workspace.log)
+        return {"size_bytes": out.stat().st_size}
+
+    stage = workspace.stage(name, what, inputs, work, describe_size)
+    return Artifact(name, stage.path(file_name(name)), stage.files[file_name(name)])

@@ -1,0 +1,56 @@
+"""TFLite in fewer bits: static int8 (per-channel symmetric weights, asymmetric activations), and fp16 weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.safe.files import write_bytes
+
+
+def quantize_tflite(model: str, calibration: str, out: str) -> dict[str, Any]:
+    """Write the int8 form of the float32 TFLite file ``model`` to ``out``. Runs in a child process.
+
+    Args:
+        model: Path of the float32 file, with one NHWC input.
+        calibration: ``.npy`` file of normalised inputs, ``float32 [n, channels, height, width]``.
+        out: Path of the file to write.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    samples = np.load(calibration, mmap_mode="r", allow_pickle=False)
+    ((signature, names),) = Interpreter(model).get_signature_list().items()
+    (name,) = names["inputs"]
+    flavour = recipe.static_wi8_ai8()
+    rules = recipe_manager.RecipeManager()
+    rules.load_quantization_recipe(flavour)
+    # True minimum and maximum: the quantizer's default, a moving average over samples, depends on their
+    # order and cuts off the strongest outputs.
+    ranges = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    # A list, because the calibrator goes over it twice.
+    ranges.calibrate({signature: [{name: np.ascontiguousarray(each[None].transpose(0, 2, 3, 1))} for each in samples]}, rules)
+    quantized = quantizer.Quantizer(model, flavour).quantize(ranges.get_model_qsvs())
+    write_bytes(Path(out), bytes(quantized.quantized_model))
+    return {}
+
+
+def cast_tflite_fp16(model: str, out: str) -> dict[str, Any]:
+    """Write ``model`` with 16-bit float weights to ``out``; it computes in float32. Runs in a child process."""
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+
+    work = quantizer.Quantizer(model)
+    work.update_quantization_recipe(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        op_config=qtyping.OpQuantizationConfig(
+            weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+        ),
+        algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
+    )
+    write_bytes(Path(out), bytes(work.quantize().quantized_model))
+    return {}

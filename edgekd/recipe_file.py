@@ -1,0 +1,278 @@
+"""Recipes in files: find, read with overrides, and write them.
+
+Everything wrong is reported at once, each with its file and line, the dotted key, what was found,
+what is allowed, and what was probably meant.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from edgekd.errors import RecipeError, RecipeProblem, UsageError
+from edgekd.names import did_you_mean
+from edgekd.recipe import Recipe, Section
+from edgekd.recipe_yaml import MAX_BYTES, KeyPath, Parsed, dotted, one_line, parse_yaml
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return ``{name: file}`` of the recipes that come with edgekd, sorted."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """Return the file of a recipe given by path or by shipped name; an existing file wins.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    if path.is_dir():
+        raise UsageError(f"recipe {path} is a folder, not a file", "name the YAML file in it")
+    raise UsageError(
+        f"no recipe '{one_line(name_or_path)}': there is no such file, and no shipped recipe of that name"
+        + did_you_mean(name_or_path, shipped),
+        f"shipped recipes: {', '.join(shipped)}; `edgekd init` writes one to start from",
+    )
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe at ``path``, changed by ``key=value`` overrides.
+
+    Raises:
+        RecipeError: Something in it is wrong; ``problems`` lists all of it.
+        UsageError: The file cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from error
+    name = one_line(path)
+    if len(content) > MAX_BYTES:
+        raise RecipeError([RecipeProblem(f"{name}:1", "", f"is larger than {MAX_BYTES >> 20} MiB, too large for a recipe")])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise RecipeError([RecipeProblem(f"{name}:{line}", "", "is not UTF-8 text")]) from None
+    parsed = parse_yaml(text, name)
+    if not parsed.problems and parsed.value is None:
+        raise RecipeError([RecipeProblem(f"{name}:1", "", "is empty")], "`edgekd init` writes a recipe to start from")
+    return _validated(parsed, name, overrides)
+
+
+def recipe_from_mapping(mapping: Mapping[str, object], overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe that a mapping of plain values describes, changed by overrides.
+
+    Raises:
+        RecipeError: Something in it is wrong.
+    """
+    try:
+        value = json.loads(json.dumps(mapping))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecipeError([RecipeProblem("recipe", "", f"is not plain data: {one_line(error)}")]) from None
+    return _validated(Parsed(value), "recipe", overrides)
+
+
+def _validated(parsed: Parsed, name: str, overrides: Sequence[str]) -> Recipe:
+    problems = list(parsed.problems)
+    tree = parsed.value
+    if not isinstance(tree, dict):
+        if not problems:
+            problems.append(RecipeProblem(f"{name}:1", "", f"must be a mapping of sections, found {_shown(tree)}"))
+        raise RecipeError(problems)
+    places = {path: f"{name}:{line}" if parsed.lines else name for path, line in parsed.lines.items()}
+    for override in overrides:
+        problems += _apply(override, tree, places)
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        default = f"{name}:1" if parsed.lines else name
+        for each in error.errors(include_url=False):
+            path = tuple(each["loc"])
+            problems.append(RecipeProblem(_place(path, places, default), dotted(path), _explain(each, path, tree)))
+    else:
+        if not problems:
+            return recipe
+    raise RecipeError(sorted(dict.fromkeys(problems), key=_file_order))
+
+
+def _file_order(problem: RecipeProblem) -> tuple[bool, int]:
+    line = problem.where.rpartition(":")[2]
+    is_override = problem.where.startswith("override ")
+    return is_override, 0 if is_override or not line.isdecimal() else int(line)
+
+
+def _place(path: KeyPath, places: dict[KeyPath, str], default: str) -> str:
+    """Return where ``path`` is, or the nearest part of it that is anywhere."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in places:
+            return places[path[:length]]
+    return default
+
+
+def _apply(override: str, tree: dict[str, Any], places: dict[KeyPath, str]) -> list[RecipeProblem]:
+    """Put one ``key=value`` into ``tree``; return what is wrong with it."""
+    where = f"override '{one_line(override)}'"
+    key, equals, text = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        return [RecipeProblem(where, "", "must be KEY=VALUE, for example distill.temperature=2")]
+    parsed = parse_yaml(text, "override")
+    if parsed.problems:
+        return [RecipeProblem(where, dotted(path), each.message) for each in parsed.problems]
+    section: Any = tree
+    for length, part in enumerate(path[:-1], start=1):
+        if section.get(part) is None:
+            section[part] = {}
+            places[path[:length]] = where
+        section = section[part]
+        if not isinstance(section, dict):
+            return [RecipeProblem(where, dotted(path), f"'{dotted(path[:length])}' is a value, not a section")]
+    section[path[-1]] = parsed.value
+    for known in [each for each in places if each[: len(path)] == path]:
+        del places[known]
+    places[path] = where
+    return []
+
+
+def _explain(error: Any, path: KeyPath, tree: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return _explain_unknown(path)
+    if error["type"] == "value_error":
+        return one_line(error["msg"].removeprefix("Value error, "), 400)
+    found: Any = tree
+    for part in path:
+        if isinstance(found, list | dict):
+            found = found[part]  # type: ignore[index]  # pydantic walked this very path
+    schema = _schema(path)
+    choices = schema.get("enum", [])
+    return f"must be {_allowed(schema)}, found {_shown(found)}" + did_you_mean(str(found), map(str, choices))
+
+
+def _explain_unknown(path: KeyPath) -> str:
+    name = str(path[-1])
+    siblings = list(_schema(path[:-1]).get("properties", {}))
+    close = did_you_mean(name, siblings)
+    homes = [dotted(home) for home in _homes(Recipe, name, ())] if not close else []
+    belongs = f"; it belongs at '{homes[0]}'" if homes else ""
+    return f"unknown key, allowed here: {', '.join(siblings)}{close}{belongs}"
+
+
+def _homes(section: type[BaseModel], name: str, path: KeyPath) -> list[KeyPath]:
+    """Return every path of the recipe that ends in ``name``."""
+    found = []
+    for key, info in section.model_fields.items():
+        if key == name:
+            found.append((*path, key))
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            found += _homes(info.annotation, name, (*path, key))
+    return found
+
+
+def _schema(path: KeyPath) -> dict[str, Any]:
+    """Return the JSON schema of the field at ``path``, as far as there is one."""
+    whole = Recipe.model_json_schema()
+
+    def resolve(schema: dict[str, Any]) -> dict[str, Any]:
+        reference = schema.get("$ref") or next((each["$ref"] for each in schema.get("allOf", []) if "$ref" in each), None)
+        return whole["$defs"][reference.rpartition("/")[2]] if reference else schema
+
+    schema = resolve(whole)
+    for part in path:
+        schema = resolve(schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {}))
+    return schema
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """Say in words what a field takes."""
+    if "anyOf" in schema:
+        return " or ".join(_allowed(each) for each in schema["anyOf"])
+    if "const" in schema or "enum" in schema:
+        choices = [str(each) for each in schema.get("enum", [schema.get("const")])]
+        return choices[0] if len(choices) == 1 else "one of " + ", ".join(choices)
+    kind = schema.get("type")
+    if kind in {"integer", "number"}:
+        return ("an integer" if kind == "integer" else "a number") + _bounds(schema)
+    if kind == "array":
+        return f"a list of at least {schema.get('minItems', 0)}, each {_allowed(schema['items'])}"
+    if kind == "object":
+        return "a section with the keys " + ", ".join(schema.get("properties", {}))
+    if kind == "string":
+        limits = schema.get("minLength"), schema.get("maxLength")
+        return "text" if None in limits else f"text of {limits[0]} to {limits[1]} characters"
+    return {"boolean": "true or false", "null": "null"}.get(str(kind), "something else")
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    words = [
+        f"{word} {schema[key]:,}" if isinstance(schema[key], int) else f"{word} {schema[key]:g}"
+        for key, word in (
+            ("minimum", "at least"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "at most"),
+            ("exclusiveMaximum", "below"),
+        )
+        if key in schema
+    ]
+    return f" {' and '.join(words)}" if words else ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "no finite number"
+    return one_line(json.dumps(value, ensure_ascii=False), 60)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the whole recipe as YAML, every default filled in. :func:`load_recipe` reads it back to an equal one."""
+    return "\n".join(_emit(recipe, "", comments=False)) + "\n"
+
+
+def commented_recipe(recipe: Recipe | None = None) -> str:
+    """Return a recipe as YAML with the meaning of every key beside it; the default recipe if none is given."""
+    head = [
+        "# A recipe of edgekd. Run it with: edgekd compress FILE --out FOLDER",
+        "# Every key may be left out; shown are all.",
+        "",
+    ]
+    return "\n".join([*head, *_emit(recipe or Recipe(), "", comments=True)]) + "\n"
+
+
+def _emit(section: BaseModel, indent: str, *, comments: bool) -> list[str]:
+    lines = []
+    for key, info in type(section).model_fields.items():
+        value = getattr(section, key)
+        if isinstance(value, BaseModel):
+            if comments:
+                lines += ([""] if not indent else []) + [f"{indent}# {info.description}"]
+            lines += [f"{indent}{key}:", *_emit(value, indent + "  ", comments=comments)]
+        else:
+            entry = f"{indent}{key}: {_emit_value(value)}"
+            lines.append(f"{entry:<40}  # {info.description}" if comments else entry)
+    return lines
+
+
+def _emit_value(value: object) -> str:
+    # JSON is YAML 1.2; only plain words go without quotes, for people's eyes.
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_emit_value(each) for each in value) + "]"
+    if isinstance(value, str) and value.replace("-", "").replace("_", "").isalnum() and value.isascii() and value[0].isalpha():
+        return value if value.lower() not in {"true", "false", "null"} else json.dumps(value)
+    return json.dumps(value)

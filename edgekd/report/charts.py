@@ -1,0 +1,88 @@
+"""Charts of the report as inline SVG, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from edgekd.report.report import Report
+from edgekd.report.rows import milliseconds
+from edgekd.tasks.classification import Metric
+
+_COLORS = {"teacher": "#6b7280", "onnx": "#2563eb", "tflite": "#d97706"}
+_MARKERS = {"fp32": "o", "fp16": "s", "int8": "D"}
+
+
+def size_accuracy_latency(report: Report) -> str:
+    """Return an SVG: accuracy with its interval over size, and latency beside it, every artifact and the teacher."""
+    figure, (left, right) = _figure(2, (9.6, 3.9))
+    _point(left, report.teacher.cost.size_bytes / 1024, report.teacher.metric, _COLORS["teacher"], "*", "teacher (PyTorch)")
+    for each in report.artifacts:
+        artifact = each.verified.artifact
+        color, marker = _COLORS[artifact.format], _MARKERS[artifact.precision]
+        label = f"{artifact.format} {artifact.precision}" + (" (rejected)" if each.folder == "rejected" else "")
+        _point(left, each.size_bytes / 1024, each.verified.metric, color, marker, label)
+    left.set(
+        xscale="log", xlabel="size in KiB (log scale)", ylabel="test top-1 in %, 95 % interval", title="Accuracy over size"
+    )
+    left.legend(fontsize=7.5, frameon=False, loc="lower right")
+    names = [f"{each.verified.artifact.format} {each.verified.artifact.precision}" for each in report.artifacts]
+    targets = sorted({target for each in report.artifacts for target in each.latency})
+    height = 0.8 / max(1, len(targets))
+    for row, target in enumerate(targets):
+        values = [each.latency[target]["p50_ms"] for each in report.artifacts]
+        tails = [max(0.0, each.latency[target]["p90_ms"] - value) for each, value in zip(report.artifacts, values, strict=True)]
+        places = [index + (row - (len(targets) - 1) / 2) * height for index in range(len(names))]
+        colors = [_COLORS[each.verified.artifact.format] for each in report.artifacts]
+        right.barh(places, values, height * 0.9, color=colors, alpha=1.0 if row == 0 else 0.5,
+                   xerr=[[0] * len(values), tails], error_kw={"elinewidth": 1})  # fmt: skip
+        for place, value, tail in zip(places, values, tails, strict=True):
+            right.annotate(f"{milliseconds(value)}  {target.removeprefix('host:')} thr.", (value + tail, place),
+                           xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)  # fmt: skip
+    right.set(xlabel="ms for one sample: p50, whisker to p90", title="Latency on this host, measured")
+    right.set_yticks(range(len(names)), names)
+    right.invert_yaxis()
+    right.margins(x=0.35)
+    right.set_xlim(left=0)
+    return _svg(figure)
+
+
+def training_curves(report: Report) -> str:
+    """Return an SVG: validation accuracy over the epochs of teacher and student."""
+    figure, (axis,) = _figure(1, (9.6, 2.6))
+    for model, color, label in ((report.teacher, _COLORS["teacher"], "teacher"), (report.student, _COLORS["onnx"], "student")):
+        values = [100 * each["validation"] for each in model.history]
+        axis.plot(range(1, len(values) + 1), values, color=color, label=label, marker="o" if len(values) < 10 else None)
+    axis.set(xlabel="epoch", ylabel="validation top-1 in %", title="Training")
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    return _svg(figure)
+
+
+def _figure(columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _point(axis: Any, x: float, metric: Metric, color: str, marker: str, label: str) -> None:
+    low, high = metric.ci95
+    axis.errorbar(
+        [x], [100 * metric.value], yerr=[[100 * (metric.value - low)], [100 * (high - metric.value)]],
+        color=color, marker=marker, markersize=8, capsize=3, elinewidth=1, linestyle="none", label=label,
+    )  # fmt: skip
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    # A fixed salt and no date: the same numbers draw the same bytes.
+    with matplotlib.rc_context({"svg.hashsalt": "edgekd", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,33 @@
+"""``report.html``: one self-contained page, no scripts, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from edgekd import __version__
+from edgekd.recipe_file import dump_recipe
+from edgekd.report.charts import size_accuracy_latency, training_curves
+from edgekd.report.report import Report
+from edgekd.report.rows import HEADINGS, table_rows
+
+
+def report_page(report: Report, environment: dict[str, Any]) -> str:
+    """Return the page. Everything that came from the user is escaped by the template engine."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    templates = Environment(
+        loader=PackageLoader("edgekd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    charts = [Markup(size_accuracy_latency(report)), Markup(training_curves(report))]
+    return templates.get_template("report.html.j2").render(
+        report=report,
+        environment=environment,
+        version=__version__,
+        headings=HEADINGS,
+        rows=table_rows(report),
+        charts=charts,
+        recipe=dump_recipe(report.recipe),
+        command=f"edgekd compress recipe.yaml --out {shlex.quote(report.folder.name or 'out')}",
+    )

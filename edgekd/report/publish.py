@@ -1,0 +1,87 @@
+"""The last step of a run: put the files and every form of the report where the user looks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from edgekd import __version__
+from edgekd.artifacts import file_name
+from edgekd.benchmark.stages import Latency
+from edgekd.data.images import ImageData
+from edgekd.distill.stages import TrainedModel
+from edgekd.recipe import ArtifactName, Recipe
+from edgekd.recipe_file import dump_recipe
+from edgekd.report.model_card import model_card
+from edgekd.report.page import report_page
+from edgekd.report.report import MeasuredArtifact, Report
+from edgekd.safe.files import sha256_file, write_bytes, write_json, write_text
+from edgekd.verify import Gate, Verified
+from edgekd.versions import library_versions
+from edgekd.workspace import Workspace
+
+
+def publish(
+    recipe: Recipe, data: ImageData, teacher: TrainedModel, student: TrainedModel, verified: dict[ArtifactName, Verified],
+    gates: list[Gate], latency: dict[ArtifactName, Latency], threads: int, workspace: Workspace,
+) -> Report:  # fmt: skip
+    """Write artifacts, labels, reports and manifest to the run folder; remove what an earlier run left there.
+
+    Each file is replaced whole; the manifest comes last, so a kill in between is mended by running again.
+    """
+    folder = workspace.folder
+    missed = {gate.artifact for gate in gates if not gate.passed}
+    measured = tuple(
+        MeasuredArtifact(each, latency[name], "rejected" if name in missed else "artifacts", each.artifact.path.stat().st_size)
+        for name, each in verified.items()
+    )
+    report = Report(
+        recipe, folder, teacher, student, measured, tuple(gates),
+        {"train": len(data.splits.train), "validation": len(data.splits.validation), "test": len(data.splits.test)},
+        threads, tuple(workspace.redone),
+    )  # fmt: skip
+    before = _listed(folder / "manifest.json")
+    for each in measured:
+        write_bytes(folder / each.relative_path, each.verified.artifact.path.read_bytes())
+        other = "artifacts" if each.folder == "rejected" else "rejected"
+        (folder / other / file_name(each.name)).unlink(missing_ok=True)
+    write_text(folder / "artifacts" / "labels.txt", "".join(f"{label}\n" for label in data.classes))
+    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    write_json(folder / "splits.json", _splits(data))
+    content = report.to_json()
+    write_json(folder / "report.json", content)
+    write_text(folder / "MODEL_CARD.md", model_card(report))
+    write_text(report.html, report_page(report, content["environment"]))
+    written = {each.relative_path for each in measured} | {
+        "artifacts/labels.txt", "recipe.yaml", "splits.json", "report.json", "MODEL_CARD.md", "report.html",
+    }  # fmt: skip
+    for stale in before - written:
+        (folder / stale).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / "rejected").rmdir()  # only if it is empty
+    write_json(folder / "manifest.json", _manifest(folder, sorted(written), recipe.seed))
+    return report
+
+
+def _splits(data: ImageData) -> dict[str, Any]:
+    """Return which image is in which split, by the names their owner knows."""
+    parts = {"train": data.splits.train, "validation": data.splits.validation, "test": data.splits.test}
+    return {name: [data.ids[index] for index in indices] for name, indices in parts.items()}
+
+
+def _manifest(folder: Path, names: list[str], seed: int) -> dict[str, Any]:
+    files = [{"path": name, "bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in names]
+    return {"schema": 1, "edgekd": __version__, "seed": seed, "versions": library_versions(), "files": files}
+
+
+def _listed(manifest: Path) -> set[str]:
+    """Return what the manifest of an earlier run lists, only paths inside the run folder."""
+    if not manifest.is_file():
+        return set()
+    try:
+        names = {str(each["path"]) for each in json.loads(manifest.read_text())["files"]}
+    except (ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts}

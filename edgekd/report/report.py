@@ -1,0 +1,164 @@
+"""What a run measured, as values and as ``report.json`` (schema 1)."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd import __version__
+from edgekd.artifacts import file_name
+from edgekd.benchmark.stages import Latency
+from edgekd.devices.profiles import usable_cores
+from edgekd.distill.stages import TrainedModel
+from edgekd.recipe import ArtifactName, Recipe
+from edgekd.tasks.classification import Metric
+from edgekd.verify import Gate, Verified
+from edgekd.versions import library_versions, source_digest
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class MeasuredArtifact:
+    """One file of the report.
+
+    Attributes:
+        verified: What is true of the file.
+        latency: By target.
+        folder: ``artifacts``, or ``rejected`` if it missed a gate.
+        size_bytes: Of the file.
+    """
+
+    verified: Verified
+    latency: Latency
+    folder: str
+    size_bytes: int
+
+    @property
+    def name(self) -> ArtifactName:
+        """For example ``tflite-int8``."""
+        return self.verified.artifact.name
+
+    @property
+    def relative_path(self) -> str:
+        """Path under the run folder."""
+        return f"{self.folder}/{file_name(self.name)}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a run.
+
+    Attributes:
+        recipe: What was asked for.
+        folder: The run folder.
+        teacher, student: The two networks.
+        artifacts: Every file, in the order of the recipe.
+        gates: Every promise, kept or not.
+        counts: Images in the train, validation and test splits.
+        threads: CPU threads that training used.
+        redone: Stages that did their work in this run; the others were replayed.
+    """
+
+    recipe: Recipe
+    folder: Path
+    teacher: TrainedModel
+    student: TrainedModel
+    artifacts: tuple[MeasuredArtifact, ...]
+    gates: tuple[Gate, ...]
+    counts: dict[str, int]
+    threads: int
+    redone: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gate was passed."""
+        return all(gate.passed for gate in self.gates)
+
+    @property
+    def html(self) -> Path:
+        """The page for people."""
+        return self.folder / "report.html"
+
+    def path(self, name: ArtifactName) -> Path:
+        """Return where the file of artifact ``name`` is.
+
+        Raises:
+            KeyError: The recipe did not ask for it.
+        """
+        return {each.name: self.folder / each.relative_path for each in self.artifacts}[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as ``report.json`` has it."""
+        teacher, student = _network(self.teacher), _network(self.student)
+        student["method"] = "kd"
+        student["compression_ratio"] = self.teacher.cost.size_bytes / self.student.cost.size_bytes
+        return {
+            "schema": SCHEMA,
+            "status": "ok" if self.ok else "gate-missed",
+            "name": self.recipe.name,
+            "task": self.recipe.task,
+            "seed": self.recipe.seed,
+            "teacher": teacher,
+            "student": student,
+            "artifacts": [_artifact(each) for each in self.artifacts],
+            "gates": [
+                {"name": gate.name, "artifact": gate.artifact, "limit": gate.limit, "value": gate.value, "passed": gate.passed}
+                for gate in self.gates
+            ],
+            "data": {"source": self.recipe.data.source, **self.counts},
+            "environment": {
+                "edgekd": __version__,
+                "source_sha256": source_digest(),
+                "versions": library_versions(),
+                "platform": platform.platform(),
+                "machine": platform.machine(),
+                "cpu": cpu_name(),
+                "cores": usable_cores(),
+                "training_threads": self.threads,
+            },
+        }
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return {"name": metric.name, "value": metric.value, "ci95": list(metric.ci95), "n": metric.n}
+
+
+def _network(model: TrainedModel) -> dict[str, Any]:
+    return {
+        "name": model.spec.reference, "params": model.cost.params, "macs": model.cost.macs,
+        "size_bytes": model.cost.size_bytes, "metric": _metric(model.metric),
+    }  # fmt: skip
+
+
+def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
+    verified = each.verified
+    parity = verified.parity
+    return {
+        "path": each.relative_path,
+        "format": verified.artifact.format,
+        "precision": verified.artifact.precision,
+        "size_bytes": each.size_bytes,
+        "sha256": verified.artifact.sha256,
+        "inputs": verified.inputs,
+        "outputs": verified.outputs,
+        "metric": _metric(verified.metric),
+        "parity": {
+            "max_abs_error": parity.max_abs_error, "relative_error": parity.relative_error,
+            "agreement": parity.agreement, "n": parity.n,
+        },
+        "dtypes": verified.dtypes,
+        "latency": each.latency,
+    }  # fmt: skip
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

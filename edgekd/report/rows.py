@@ -1,0 +1,57 @@
+"""The one table of a report, as text cells: the terminal, the page and the model card all show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekd.artifacts import file_name
+from edgekd.report.report import Report
+from edgekd.tasks.classification import Metric
+
+HEADINGS = ("", "size", "ratio", "top-1 (95 % interval)", "agreement", "p50 1 thread", "p50 all threads")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: its cells under :data:`HEADINGS`, and whether it missed a gate."""
+
+    cells: tuple[str, ...]
+    rejected: bool = False
+
+
+def table_rows(report: Report) -> list[Row]:
+    """Return a row for the teacher, the student and every artifact. Ratios are to the teacher's float32 size."""
+    teacher, student = report.teacher, report.student
+    rows = [
+        Row((f"teacher {teacher.spec.reference}", size(teacher.cost.size_bytes), "1.0x", percent(teacher.metric), "", "", "")),
+        Row((
+            f"student {student.spec.reference}", size(student.cost.size_bytes),
+            f"{teacher.cost.size_bytes / student.cost.size_bytes:.1f}x", percent(student.metric), "100.0 %", "", "",
+        )),
+    ]  # fmt: skip
+    for each in report.artifacts:
+        latency = [milliseconds(each.latency[target]["p50_ms"]) if target in each.latency else ""
+                   for target in ("host:1", "host:all")]  # fmt: skip
+        rows.append(
+            Row((
+                file_name(each.name), size(each.size_bytes), f"{teacher.cost.size_bytes / each.size_bytes:.1f}x",
+                percent(each.verified.metric), f"{100 * each.verified.parity.agreement:.1f} %", *latency,
+            ), each.folder == "rejected")
+        )  # fmt: skip
+    return rows
+
+
+def percent(metric: Metric) -> str:
+    """Return a metric with its interval, for example ``97.49 % (95.3-98.7)``."""
+    low, high = (100 * bound for bound in metric.ci95)
+    return f"{100 * metric.value:.2f} % ({low:.1f}-{high:.1f})"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people: KiB up to 1 MiB, then MiB."""
+    return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.2f} MiB"
+
+
+def milliseconds(value: float) -> str:
+    """Return a time for people, three digits after the point under 1 ms."""
+    return f"{value:.3f} ms" if value < 1 else f"{value:.2f} ms"

@@ -1,0 +1,180 @@
+"""Run one function in a fresh process: converters, untrusted files and timings.
+
+A child keeps the parent alive when a native library crashes, keeps third-party chatter in a log,
+and gives timings a process without training threads. Arguments and result are JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import EdgekdError, ExportError, ResourceError
+from edgekd.safe import stop
+from edgekd.safe.files import disk_errors
+
+_KILLED_BY_KERNEL = -signal.SIGKILL
+_SECONDS_BETWEEN_POLLS = 0.02
+
+
+def run_in_child(
+    function: str, arguments: dict[str, Any], *, log: Path, timeout_s: float = 1800.0, threads: int | None = None
+) -> Any:
+    """Call ``module:function(**arguments)`` in a new Python process and return its result.
+
+    Args:
+        function: ``module:function``; arguments and result must survive a trip through JSON.
+        arguments: Keyword arguments.
+        log: File that gets everything the child and its libraries print; appended to.
+        timeout_s: Seconds after which the child is killed.
+        threads: Number of threads for native libraries that read ``OMP_NUM_THREADS``; ``None``: their default.
+
+    Raises:
+        ExportError: The child crashed or raised; the message names the cause and the log.
+        ResourceError: It ran out of memory, disk or time.
+        EdgekdError: Whatever edgekd error the function raised, as the same type.
+        Interrupted: A stop signal came while waiting.
+    """
+    environment = dict(os.environ)
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    read_end, write_end = os.pipe()
+    with disk_errors(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log_file = log.open("ab")
+    with log_file, os.fdopen(read_end, "rb") as answers:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edgekd.safe.child", function, str(write_end), str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                env=environment,
+                pass_fds=(write_end,),
+                start_new_session=True,  # Ctrl+C goes to the parent, which decides
+            )
+        finally:
+            os.close(write_end)
+        try:
+            _send(process, arguments)
+            answer = _wait(process, answers.fileno(), function, timeout_s, log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+    return _result(answer, process.returncode, function, log)
+
+
+def _send(process: subprocess.Popen[bytes], arguments: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(arguments).encode())
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it died before reading: its exit status tells why
+
+
+def _wait(process: subprocess.Popen[bytes], answers: int, function: str, timeout_s: float, log: Path) -> bytes:
+    """Collect the answer until the child closes its end, polling the clock and the stop flag."""
+    os.set_blocking(answers, False)
+    deadline = time.monotonic() + timeout_s
+    answer = bytearray()
+    while True:
+        stop.check_stop()
+        if time.monotonic() > deadline:
+            raise ResourceError(f"{function} took longer than {timeout_s:.0f} s and was stopped; its output is in {log}")
+        try:
+            block = os.read(answers, 1 << 20)
+        except BlockingIOError:
+            if process.poll() is not None:
+                # A grandchild may hold the pipe open: what the child wrote is all there is.
+                return bytes(answer) + _drain(answers)
+            time.sleep(_SECONDS_BETWEEN_POLLS)
+            continue
+        if not block:
+            process.wait(timeout=max(1.0, deadline - time.monotonic()))
+            return bytes(answer)
+        answer += block
+
+
+def _drain(descriptor: int) -> bytes:
+    rest = bytearray()
+    try:
+        while block := os.read(descriptor, 1 << 20):
+            rest += block
+    except BlockingIOError:
+        pass
+    return bytes(rest)
+
+
+def _result(answer: bytes, exit_status: int, function: str, log: Path) -> Any:
+    if answer and exit_status == 0:
+        reply = json.loads(answer)
+        if "result" in reply:
+            return reply["result"]
+        kind = _error_types().get(reply["type"])
+        if kind is not None:
+            raise kind(reply["message"], reply["hint"])
+        raise ExportError(f"{function}: {reply['type']}: {reply['message']}", f"its full output is in {log}")
+    if exit_status == _KILLED_BY_KERNEL:
+        raise ResourceError(f"{function} was killed, most likely out of memory; its output is in {log}")
+    cause = signal.Signals(-exit_status).name if exit_status < 0 else f"exit status {exit_status}"
+    raise ExportError(f"{function} crashed ({cause})", f"its full output is in {log}")
+
+
+def _error_types() -> dict[str, type[EdgekdError]]:
+    """Edgekd's errors by name, those with the plain (message, hint) signature."""
+    known: dict[str, type[EdgekdError]] = {}
+    waiting = [EdgekdError]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if kind.__init__ is EdgekdError.__init__:
+            known[kind.__name__] = kind
+    return known
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies, so that no orphan keeps writing."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _main() -> None:
+    function, descriptor, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    os.set_inheritable(descriptor, False)
+    _die_with_parent(parent)
+    arguments = json.loads(sys.stdin.buffer.read())
+    module, _, name = function.partition(":")
+    try:
+        reply = {"result": getattr(importlib.import_module(module), name)(**arguments)}
+    except MemoryError:
+        reply = {"type": "ResourceError", "message": f"{function}: out of memory", "hint": None}
+    except EdgekdError as error:
+        reply = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+    except Exception as error:
+        traceback.print_exc()
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reply = {"type": type(error).__name__, "message": first_line[:500], "hint": None}
+    sys.stdout.flush()
+    with os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(json.dumps(reply).encode())
+
+
+if __name__ == "__main__":
+    _main()
