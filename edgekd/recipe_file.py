@@ -275,4 +275,6 @@ def _emit_value(value: object) -> str:
         return "[" + ", ".join(_emit_value(each) for each in value) + "]"
     if isinstance(value, str) and value.replace("-", "").replace("_", "").isalnum() and value.isascii() and value[0].isalpha():
         return value if value.lower() not in {"true", "false", "null"} else json.dumps(value)
-    return json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
+    # YAML files may hold printable characters only; its escapes, unlike JSON's, reach all others in one piece.
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)

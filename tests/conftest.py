@@ -1,7 +1,5 @@
 """One real run, shared by every test that looks at what a run leaves."""
 
-from pathlib import Path
-
 import pytest
 
 import edgekd

@@ -1,0 +1,130 @@
+"""The command line as its user meets it: help, mistakes, and what it never imports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekd.cli import main
+from tests.recipe_mutations import mutations
+
+
+def _run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """Run the command in this process; return exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["edgekd", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+        raise SystemExit(0)
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["compress", "--help"], ["plan", "digits"], ["recipes"], ["plan", "broken"], ["compress", "x=1"]]
+)
+def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import sys\nsys.argv = ['edgekd', *sys.argv[1:]]\nimport edgekd\nfrom edgekd.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('IMPORTED', sorted({'torch', 'tensorflow', 'onnxruntime', 'litert_torch', 'onnx', 'jax'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert "IMPORTED []" in done.stdout, done.stdout + done.stderr
+
+
+def test_mistakes_are_exit_2_without_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "one" / "cat" / "a.png")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    for arguments, expected in [
+        (["comprss"], "did you mean 'compress'?"),
+        (["compress", "digts"], "did you mean 'digits'?"),
+        (["compress", str(tmp_path)], "is a folder"),
+        (["compress", "digits", "nonsense"], "'nonsense' is neither the recipe nor KEY=VALUE"),
+        (["plan", "distill.temprature=3"], "did you mean 'temperature'?"),
+        (["compress", "--frobnicate"], "No such option"),
+        (["plan", "data.source=folder:ome"], "does not exist; did you mean 'one'?"),
+        (["compress", "data.source=folder:empty"], "has no images"),
+        (["compress", "data.source=folder:one", "--out", "o"], "one class only"),
+        (["compress", "data.source=folder:file"], "is a file, not a folder"),
+        (["compress", "--out", "file"], "file is a file, not a folder"),
+        (["compress", "--out", "foreign"], "holds no edgekd run"),
+        (["compress", "--out", "file/below"], "cannot write"),
+    ]:
+        code, out, err = _run(capsys, monkeypatch, *arguments)
+        assert (code, out) == (2, ""), (arguments, err)
+        assert expected in err, (arguments, err)
+        assert "Traceback" not in err
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
+
+
+def test_mutated_recipes_are_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for mutation in mutations(44, seed=2):
+        (tmp_path / "r.yaml").write_text(mutation.text, encoding="utf-8")
+        code, _, err = _run(capsys, monkeypatch, "plan", str(tmp_path / "r.yaml"))
+        assert code == 2 or mutation.name in {"bytes", "indented", "far off", "alias"}
+        assert code == 0 or f"error: {tmp_path / 'r.yaml'}:" in err
+        assert "Traceback" not in err
+
+
+def test_json_errors_are_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = _run(capsys, monkeypatch, "plan", "distill.temprature=3", "--json")
+    content = json.loads(out)
+    assert (code, content["status"], content["exit_code"]) == (2, "error", 2)
+    assert content["problems"][0]["key"] == "distill.temprature"
+
+
+def test_init_writes_a_recipe_that_runs_and_keeps_what_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(tmp_path / "my.yaml")
+    assert _run(capsys, monkeypatch, "init", file)[0] == 0
+    assert _run(capsys, monkeypatch, "plan", file)[0] == 0
+    Path(file).write_text("seed: 7")
+    code, _, err = _run(capsys, monkeypatch, "init", file)
+    assert (code, Path(file).read_text()) == (2, "seed: 7")
+    assert "--force" in err
+    assert _run(capsys, monkeypatch, "init", file, "--force", "--from", "cifar10")[0] == 0
+    assert "resnet56" in Path(file).read_text()
+
+
+def test_plan_and_dry_run_say_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, planned, _ = _run(capsys, monkeypatch, "plan", "digits", "seed=3")
+    _, dry, _ = _run(capsys, monkeypatch, "compress", "digits", "seed=3", "--dry-run")
+    assert planned == dry
+    assert "0.1*CE + 0.9*T^2*KL at T = 4" in planned
+    content = json.loads(_run(capsys, monkeypatch, "plan", "digits", "--json")[1])
+    assert content["recipe"]["name"] == "digits"
+    assert [stage["name"] for stage in content["stages"]][:3] == ["data", "teacher", "distill"]
+
+
+def test_missing_tflite_packages_give_the_pip_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "litert_torch" else real(name))
+    code, _, err = _run(capsys, monkeypatch, "plan", "digits")
+    assert code == 2
+    assert "pip install 'edgekd[tflite]'" in err
+    assert _run(capsys, monkeypatch, "plan", "digits", "export.artifacts=[onnx-fp32]")[0] == 0
+
+
+def test_module_runs_and_output_may_be_cut_off() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m edgekd plan digits --json | head -c 1", shell=True, capture_output=True, text=True, env=os.environ
+    )
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
