@@ -1,0 +1,53 @@
+"""Splits: disjoint, complete, stratified, repeatable."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekd.data.splits import split
+from edgekd.errors import DataError
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(3, 60), min_size=2, max_size=6), st.floats(0.01, 0.45), st.floats(0.01, 0.45), st.integers(0, 2**32 - 1)
+)
+def test_splits_are_disjoint_complete_and_stratified(counts: list[int], validation: float, test: float, seed: int) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    classes = tuple(f"c{index}" for index in range(len(counts)))
+    parts = split(labels, classes, validation, test, seed)
+    assert sorted([*parts.train, *parts.validation, *parts.test]) == list(range(len(labels)))
+    for index, count in enumerate(counts):
+        sizes = [int((labels[part] == index).sum()) for part in (parts.train, parts.validation, parts.test)]
+        assert min(sizes) >= 1
+        assert abs(sizes[2] - count * test) <= 1
+        assert abs(sizes[1] - count * validation) <= 1
+    assert split(labels, classes, validation, test, seed).digest() == parts.digest()
+
+
+def test_seed_decides() -> None:
+    labels = np.repeat(np.arange(2), 50)
+    assert split(labels, ("a", "b"), 0.2, 0.2, 0).digest() != split(labels, ("a", "b"), 0.2, 0.2, 1).digest()
+
+
+def test_a_fixed_test_split_is_kept() -> None:
+    labels = np.repeat(np.arange(2), 10)
+    fixed = np.zeros(20, bool)
+    fixed[[0, 1, 12]] = True
+    parts = split(labels, ("a", "b"), 0.2, 0.9, 0, fixed)
+    assert parts.test.tolist() == [0, 1, 12]
+    assert len(parts.train) + len(parts.validation) == 17
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "shares", "message"),
+    [
+        ([0] * 9, ("cat",), (0.2, 0.2), r"one class only \(cat\)"),
+        ([0] * 9 + [1] * 2, ("cat", "dog"), (0.2, 0.2), r"class 'dog' has 2 image"),
+        ([0] * 9 + [1] * 9, ("cat", "dog"), (0.6, 0.5), "leave no training images"),
+    ],
+)
+def test_too_little_is_an_error(labels: list[int], classes: tuple[str, ...], shares: tuple[float, float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        split(np.asarray(labels), classes, *shares, 0)
