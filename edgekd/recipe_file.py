@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from pydantic import BaseModel, ValidationError
 from edgekd.errors import RecipeError, RecipeProblem, UsageError
 from edgekd.names import did_you_mean
 from edgekd.recipe import Recipe, Section
-from edgekd.recipe_yaml import MAX_BYTES, KeyPath, Parsed, dotted, one_line, parse_yaml
+from edgekd.recipe_yaml import MAX_BYTES, MAX_DEPTH, KeyPath, Parsed, dotted, one_line, parse_yaml
+
+_MAX_INTEGER_BITS = 4_096
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -31,16 +34,19 @@ def find_recipe(name_or_path: str) -> Path:
     Raises:
         UsageError: There is neither.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
-        return path
     shipped = shipped_recipes()
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    if path.is_dir():
-        raise UsageError(f"recipe {path} is a folder, not a file", "name the YAML file in it")
+    try:
+        path = Path(name_or_path).expanduser()
+        if path.is_file():
+            return path
+        if name_or_path in shipped:
+            return shipped[name_or_path]
+        if name_or_path and path.is_dir():
+            raise UsageError(f"recipe {_escaped(path)} is a folder, not a file", "name the YAML file in it")
+    except (OSError, RuntimeError, ValueError):
+        pass  # a name no file can have: too long, with a NUL, or of a user that does not exist
     raise UsageError(
-        f"no recipe '{one_line(name_or_path)}': there is no such file, and no shipped recipe of that name"
+        f"no recipe '{_escaped(name_or_path, 160)}': there is no such file, and no shipped recipe of that name"
         + did_you_mean(name_or_path, shipped),
         f"shipped recipes: {', '.join(shipped)}; `edgekd init` writes one to start from",
     )
@@ -57,9 +63,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from error
-    name = one_line(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read recipe {_escaped(path)}: {reason}") from error
+    name = _escaped(path)  # whole: editors and people open what it says
     if len(content) > MAX_BYTES:
         raise RecipeError([RecipeProblem(f"{name}:1", "", f"is larger than {MAX_BYTES >> 20} MiB, too large for a recipe")])
     try:
@@ -80,33 +87,50 @@ def recipe_from_mapping(mapping: Mapping[str, object], overrides: Sequence[str] 
         RecipeError: Something in it is wrong.
     """
     try:
-        value = json.loads(json.dumps(mapping))
+        text = json.dumps(mapping, default=_plain_mapping, ensure_ascii=False)
+        text.encode()  # refuses characters that are no text, which JSON would let pass
+        value = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError([RecipeProblem("recipe", "", f"is not plain data: {one_line(error)}")]) from None
     return _validated(Parsed(value), "recipe", overrides)
 
 
+def _plain_mapping(value: object) -> dict[object, object]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} is no plain value")
+
+
 def _validated(parsed: Parsed, name: str, overrides: Sequence[str]) -> Recipe:
     problems = list(parsed.problems)
     tree = parsed.value
+    top = f"{name}:1" if parsed.lines else name
     if not isinstance(tree, dict):
         if not problems:
-            problems.append(RecipeProblem(f"{name}:1", "", f"must be a mapping of sections, found {_shown(tree)}"))
+            problems.append(RecipeProblem(top, "", f"must be a mapping of sections, found {_shown(tree)}"))
         raise RecipeError(problems)
     places = {path: f"{name}:{line}" if parsed.lines else name for path, line in parsed.lines.items()}
     for override in overrides:
         problems += _apply(override, tree, places)
     try:
-        recipe = Recipe.model_validate_json(json.dumps(tree))
+        recipe = Recipe.model_validate_json(json.dumps(_writable(tree)))
     except ValidationError as error:
-        default = f"{name}:1" if parsed.lines else name
         for each in error.errors(include_url=False):
             path = tuple(each["loc"])
-            problems.append(RecipeProblem(_place(path, places, default), dotted(path), _explain(each, path, tree)))
+            problems.append(RecipeProblem(_place(path, places, top), dotted(path), _explain(each, path, tree)))
     else:
         if not problems:
             return recipe
     raise RecipeError(sorted(dict.fromkeys(problems), key=_file_order))
+
+
+def _writable(value: Any) -> Any:
+    """Return ``value`` with integers too long for Python to write in decimal as text, which every number field refuses."""
+    if isinstance(value, dict):
+        return {key: _writable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_writable(each) for each in value]
+    return hex(value) if isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS else value
 
 
 def _file_order(problem: RecipeProblem) -> tuple[bool, int]:
@@ -125,11 +149,13 @@ def _place(path: KeyPath, places: dict[KeyPath, str], default: str) -> str:
 
 def _apply(override: str, tree: dict[str, Any], places: dict[KeyPath, str]) -> list[RecipeProblem]:
     """Put one ``key=value`` into ``tree``; return what is wrong with it."""
-    where = f"override '{one_line(override)}'"
+    where = f"override '{_escaped(override, 160)}'"
     key, equals, text = override.partition("=")
     path = tuple(key.strip().split("."))
-    if not equals or not all(path):
+    if not equals or not all(path) or not key.isprintable():
         return [RecipeProblem(where, "", "must be KEY=VALUE, for example distill.temperature=2")]
+    if len(path) > MAX_DEPTH:
+        return [RecipeProblem(where, dotted(path), "is nested too deep for a recipe")]
     parsed = parse_yaml(text, "override")
     if parsed.problems:
         return [RecipeProblem(where, dotted(path), each.message) for each in parsed.problems]
@@ -151,12 +177,18 @@ def _apply(override: str, tree: dict[str, Any], places: dict[KeyPath, str]) -> l
 def _explain(error: Any, path: KeyPath, tree: Any) -> str:
     if error["type"] == "extra_forbidden":
         return _explain_unknown(path)
-    if error["type"] == "value_error":
-        return one_line(error["msg"].removeprefix("Value error, "), 400)
+    if error["type"] == "json_invalid":  # it is JSON that json.dumps wrote, so only its depth can be wrong
+        return "is nested too deep for a recipe"
     found: Any = tree
     for part in path:
         if isinstance(found, list | dict):
             found = found[part]  # type: ignore[index]  # pydantic walked this very path
+    if error["type"] == "value_error":
+        message = str(error["msg"]).removeprefix("Value error, ")
+        # The message quotes what was found, or what follows its colon: keep a long one from hiding the advice.
+        for quoted in (found, found.partition(":")[2]) if isinstance(found, str) else ():
+            message = message.replace(f"'{quoted}'", f"'{_escaped(quoted, 60)}'")
+        return _escaped(message, 400)
     schema = _schema(path)
     choices = schema.get("enum", [])
     return f"must be {_allowed(schema)}, found {_shown(found)}" + did_you_mean(str(found), map(str, choices))
@@ -166,8 +198,10 @@ def _explain_unknown(path: KeyPath) -> str:
     name = str(path[-1])
     siblings = list(_schema(path[:-1]).get("properties", {}))
     close = did_you_mean(name, siblings)
-    homes = [dotted(home) for home in _homes(Recipe, name, ())] if not close else []
-    belongs = f"; it belongs at '{homes[0]}'" if homes else ""
+    homes = _homes(Recipe, name, ()) if not close else []
+    # A home further down the section that was written is what was meant, if there is one.
+    homes = [home for home in homes if path[:-1] and home[: len(path) - 1] == path[:-1]] or homes
+    belongs = "; it belongs at " + " or ".join(f"'{dotted(home)}'" for home in homes) if homes else ""
     return f"unknown key, allowed here: {', '.join(siblings)}{close}{belongs}"
 
 
@@ -182,9 +216,14 @@ def _homes(section: type[BaseModel], name: str, path: KeyPath) -> list[KeyPath]:
     return found
 
 
+@cache
+def _whole_schema() -> dict[str, Any]:
+    return Recipe.model_json_schema()
+
+
 def _schema(path: KeyPath) -> dict[str, Any]:
     """Return the JSON schema of the field at ``path``, as far as there is one."""
-    whole = Recipe.model_json_schema()
+    whole = _whole_schema()
 
     def resolve(schema: dict[str, Any]) -> dict[str, Any]:
         reference = schema.get("$ref") or next((each["$ref"] for each in schema.get("allOf", []) if "$ref" in each), None)
@@ -237,7 +276,15 @@ def _shown(value: object) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, float) and not math.isfinite(value):
         return "no finite number"
-    return one_line(json.dumps(value, ensure_ascii=False), 60)
+    if isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS:
+        return "an integer of thousands of digits"
+    return _escaped(json.dumps(value, ensure_ascii=False), 60)
+
+
+def _escaped(value: object, limit: int = 4_096) -> str:
+    """Return ``value`` on one line, spaces as they are, all that cannot be seen escaped, shortened to ``limit``."""
+    text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(value)[: limit + 1])
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -7,12 +7,14 @@ duplicate keys at once, no types beyond plain data, and limits that a hostile fi
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from edgekd.errors import RecipeProblem
 
@@ -52,23 +54,29 @@ class _Hopeless(Exception):
 def parse_yaml(text: str, name: str) -> Parsed:
     """Parse ``text``; ``name`` stands before the line number in problems."""
     parsed = Parsed()
+    last = max(1, len(text.splitlines()))
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as an anchor given twice, which YAML allows
+            node = YAML(typ="safe", pure=True).compose(text)
         if node is not None:
-            parsed.value = _Builder(parsed, name).build(node, (), ())
+            parsed.value = _Builder(parsed, name, last).build(node, (), ())
     except _Hopeless as error:
         parsed.problems.append(RecipeProblem(f"{name}:{error.line}", "", str(error)))
     except RecursionError:
         parsed.problems.append(RecipeProblem(f"{name}:1", "", "is nested too deep for a recipe"))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        last = max(1, len(text.splitlines()))
         line = min(mark.line + 1, last) if mark else 1
         parsed.problems.append(
             RecipeProblem(f"{name}:{line}", "", f"is not valid YAML: {one_line(error.problem or error.context)}")
         )
+    except ReaderError as error:
+        line = min(text[: error.position].count("\n") + 1, last)
+        parsed.problems.append(RecipeProblem(f"{name}:{line}", "", f"is not valid YAML: {one_line(error)}"))
     except (
         YAMLError,
+        OverflowError,
         ValueError,
         AssertionError,
         AttributeError,
@@ -89,11 +97,11 @@ def one_line(value: object, limit: int = 160) -> str:
 
 
 class _Builder:
-    def __init__(self, parsed: Parsed, name: str) -> None:
-        self.parsed, self.name, self.count = parsed, name, 0
+    def __init__(self, parsed: Parsed, name: str, last_line: int) -> None:
+        self.parsed, self.name, self.last_line, self.count = parsed, name, last_line, 0
 
     def build(self, node: Node, path: KeyPath, above: tuple[int, ...]) -> Any:
-        line = node.start_mark.line + 1
+        line = self._line(node)
         self.count += 1
         if self.count > MAX_NODES:
             raise _Hopeless(f"has more than {MAX_NODES:,} entries, too many for a recipe", line)
@@ -112,11 +120,11 @@ class _Builder:
         return self._scalar(node, path, line)
 
     def _mapping(self, node: MappingNode, path: KeyPath, above: tuple[int, ...]) -> dict[str, Any]:
-        self._check_tag(node, "map", path, node.start_mark.line + 1)
+        self._check_tag(node, "map", path, self._line(node))
         built: dict[str, Any] = {}
         first_lines: dict[str, int] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
+            line = self._line(key_node)
             if not isinstance(key_node, ScalarNode):
                 self._problem(line, path, "a key must be a plain name")
                 continue
@@ -128,6 +136,10 @@ class _Builder:
             self.parsed.lines[(*path, key)] = line
             built[key] = self.build(value_node, (*path, key), above)
         return built
+
+    def _line(self, node: Node) -> int:
+        """Return where a node starts; one that is nowhere, such as the value after a last colon, is in the last line."""
+        return min(int(node.start_mark.line) + 1, self.last_line)
 
     def _scalar(self, node: ScalarNode, path: KeyPath, line: int) -> Any:
         text = str(node.value)

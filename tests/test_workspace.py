@@ -108,7 +108,10 @@ def test_one_run_at_a_time_and_a_killed_one_frees_the_folder(tmp_path: Path) -> 
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     try:
-        with pytest.raises(FolderInUse, match=rf"in use by another run \(process {holder.pid} on "), open_workspace(out, Silent()):
+        with (
+            pytest.raises(FolderInUse, match=rf"in use by another run \(process {holder.pid} on "),
+            open_workspace(out, Silent()),
+        ):
             pass
     finally:
         holder.kill()

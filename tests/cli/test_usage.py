@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.cli import main
+from edgekd.recipe_file import shipped_recipes
 from tests.recipe_mutations import mutations
 
 
@@ -69,16 +70,21 @@ def test_mistakes_are_exit_2_without_traceback(
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
 
 
-def test_mutated_recipes_are_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for mutation in mutations(44, seed=2):
+def test_mutated_recipes_are_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mutation in mutations(36, seed=2):
         (tmp_path / "r.yaml").write_text(mutation.text, encoding="utf-8")
         code, _, err = _run(capsys, monkeypatch, "plan", str(tmp_path / "r.yaml"))
-        assert code == 2 or mutation.name in {"bytes", "indented", "far off", "alias"}
-        assert code == 0 or f"error: {tmp_path / 'r.yaml'}:" in err
+        # A byte in a comment is harmless; then a plan is made, or the folder of the cifar10 recipe is missed.
+        harmless = mutation.name in {"bytes", "indented", "cut off"} and (code == 0 or "error: data folder cifar10" in err)
+        assert harmless or (code == 2 and f"error: {tmp_path / 'r.yaml'}:" in err), (mutation, err)
         assert "Traceback" not in err
 
 
-def test_json_errors_are_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_errors_are_one_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out, _ = _run(capsys, monkeypatch, "plan", "distill.temprature=3", "--json")
     content = json.loads(out)
     assert (code, content["status"], content["exit_code"]) == (2, "error", 2)
@@ -109,9 +115,7 @@ def test_plan_and_dry_run_say_the_same(capsys: pytest.CaptureFixture[str], monke
     assert [stage["name"] for stage in content["stages"]][:3] == ["data", "teacher", "distill"]
 
 
-def test_missing_tflite_packages_give_the_pip_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_tflite_packages_give_the_pip_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
     real = importlib.util.find_spec
@@ -128,3 +132,107 @@ def test_module_runs_and_output_may_be_cut_off() -> None:
     )
     assert done.stdout == "{"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["comprss"], "did you mean 'compress'?"),
+        (["plan", "no.yaml"], "no recipe 'no.yaml'"),
+        (["plan", "."], "is a folder, not a file"),
+        (["plan", "digits", "distill.temprature=3"], "override 'distill.temprature=3': distill.temprature: unknown key"),
+        (["compress", "data.source=folder:gone"], "data folder gone does not exist"),
+    ],
+)
+def test_the_process_ends_with_2(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "edgekd", *arguments], capture_output=True, text=True, cwd=tmp_path, env=_environment())
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs a file that opens and cannot be read")
+def test_unreadable_recipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, err = _run(capsys, monkeypatch, "plan", "/proc/self/mem")
+    assert code == 2
+    assert "cannot read recipe /proc/self/mem: Input/output error" in err
+
+
+def test_forbidden_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.yaml"
+    path.touch(mode=0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    code, _, err = _run(capsys, monkeypatch, "plan", str(path))
+    assert code == 2
+    assert f"cannot read recipe {path}: Permission denied" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["comprss"], ["plan", "digts"], ["plan", "--frobnicate"], ["compress", "seed=x"], ["plan", "data.source=folder:gone"],
+        ["init", "r.yaml"], ["init", "new.yaml", "--from", "digts"], ["recipes", "extra"], ["compress", "--out", "r.yaml"],
+    ],
+)  # fmt: skip
+def test_every_mistake_is_one_json_object_where_json_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text("seed: 1")
+    code, out, err = _run(capsys, monkeypatch, *arguments, "--json")
+    content = json.loads(out)
+    assert (code, content["status"], content["exit_code"], err) == (2, "error", 2, "")
+    assert content["message"]
+    assert content.keys() >= {"hint"}
+
+
+def test_problems_of_a_recipe_are_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("seed: x\ndata: {flip: true}\n")
+    content = json.loads(_run(capsys, monkeypatch, "plan", str(path), "--json")[1])
+    assert [(each["where"], each["key"]) for each in content["problems"]] == [(f"{path}:1", "seed"), (f"{path}:2", "data.flip")]
+
+
+def test_recipes_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = _run(capsys, monkeypatch, "recipes")
+    assert code == 0
+    assert all(name in out for name in shipped_recipes())
+    rows = json.loads(_run(capsys, monkeypatch, "recipes", "--json")[1])["recipes"]
+    assert [row["name"] for row in rows] == list(shipped_recipes())
+    assert all(row["run"].startswith(f"edgekd compress {row['name']}") and Path(row["path"]).is_file() for row in rows)
+
+
+def test_init_says_where_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(_run(capsys, monkeypatch, "init", "--json")[1]) == {"path": "recipe.yaml"}
+    assert _run(capsys, monkeypatch, "init", "recipe.yaml/below.yaml")[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.xfail(strict=True, raises=(OSError, RuntimeError), reason="the operating system's refusal escapes as a traceback")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "name=" + "a" * 300],
+        ["plan", "a" * 300],
+        ["plan", "~no-such-user/r.yaml"],
+        ["plan", "seed=1", "data.source=folder:~no-such-user/x"],
+        ["plan", "seed=1", "data.source=folder:" + "a" * 300],
+        ["compress", "--out", "a" * 300],
+        ["init", "a" * 300],
+        ["init", "folder", "--force"],
+        ["init", "/proc/no-such/r.yaml"],
+    ],
+)
+def test_names_that_the_system_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert _run(capsys, monkeypatch, *arguments)[0] == 2

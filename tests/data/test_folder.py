@@ -96,7 +96,9 @@ def test_truncated_images_are_named_and_counted_and_skipped_only_if_asked(tmp_pa
     content = (root / "cat" / "whole.jpg").read_bytes()
     (root / "cat" / "broken.jpg").write_bytes(content[: len(content) // 2])
     (root / "dog" / "empty.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 images cannot be decoded: cat/broken\.jpg \(.*(?i:truncated).*\), dog/empty\.jpg") as error:
+    with pytest.raises(
+        DataError, match=r"2 images cannot be decoded: cat/broken\.jpg \(.*(?i:truncated).*\), dog/empty\.jpg"
+    ) as error:
         _load(root, tmp_path / "out")
     assert "data.skip_bad=true" in str(error.value)
     assert not list((tmp_path / "out").rglob("*.npy*"))

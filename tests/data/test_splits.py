@@ -11,7 +11,10 @@ from edgekd.errors import DataError
 
 @settings(deadline=None)
 @given(
-    st.lists(st.integers(3, 60), min_size=2, max_size=6), st.floats(0.01, 0.45), st.floats(0.01, 0.45), st.integers(0, 2**32 - 1)
+    st.lists(st.integers(3, 60), min_size=2, max_size=6),
+    st.floats(0.01, 0.45),
+    st.floats(0.01, 0.45),
+    st.integers(0, 2**32 - 1),
 )
 def test_splits_are_disjoint_complete_and_stratified(counts: list[int], validation: float, test: float, seed: int) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))

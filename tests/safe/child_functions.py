@@ -44,5 +44,3 @@ def run_out_of_memory() -> None:
 
 def parent_of_a_sleeper(pid_file: str, log: str) -> None:
     run_in_child("tests.safe.child_functions:sleep", {"pid_file": pid_file}, log=Path(log))
-
-

@@ -1,0 +1,44 @@
+"""The census against files whose insides are known."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekd.census import census
+from edgekd.report.report import Report
+
+
+def _qdq_file(path: Path, float_weights: int) -> None:
+    """One int8 matrix product of 4x4 weights behind DequantizeLinear, and a float one of 4 x ``float_weights``."""
+    scale, zero = numpy_helper.from_array(np.array(0.1, np.float32), "s"), numpy_helper.from_array(np.array(0, np.int8), "z")
+    int8 = numpy_helper.from_array(np.ones((4, 4), np.int8), "w8")
+    real = numpy_helper.from_array(np.ones((4, float_weights), np.float32), "w32")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w8", "s", "z"], ["wd"]),
+        helper.make_node("MatMul", ["xd", "wd"], ["h"]),
+        helper.make_node("MatMul", ["h", "w32"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", float_weights])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [scale, zero, int8, real])
+    onnx.save(helper.make_model(graph), path)
+
+
+def test_onnx_shares_are_those_of_the_bytes(tmp_path: Path) -> None:
+    _qdq_file(tmp_path / "m.onnx", 3)
+    found = census(str(tmp_path / "m.onnx"), "onnx")
+    assert found["int8_weights"] == pytest.approx(16 / (16 + 4 * 3 * 4))
+    assert found["int8_ops"] == 0.5
+
+
+@pytest.mark.parametrize(("name", "weights", "ops"), [
+    ("onnx-fp32", 0.0, 0.0), ("tflite-fp32", 0.0, 0.0), ("tflite-fp16", 0.0, 0.0), ("onnx-int8", 1.0, 1.0), ("tflite-int8", 1.0, 1.0),
+])  # fmt: skip
+def test_artifacts_of_a_run(finished: Report, name: str, weights: float, ops: float) -> None:
+    found = census(str(finished.path(name)), name.partition("-")[0])  # type: ignore[arg-type]
+    assert found == {"int8_weights": weights, "int8_ops": ops}

@@ -1,0 +1,102 @@
+"""The dry run: what a recipe would do, and what would be refused."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from edgekd.errors import DataError, RecipeError, UsageError
+from edgekd.planning import plan, resolve_recipe
+from edgekd.recipe import ARTIFACTS, Recipe
+from edgekd.recipe_file import recipe_from_mapping, shipped_recipes
+
+ONNX = "export.artifacts=[onnx-fp32, onnx-int8]"
+
+
+def _images(root: Path, *folders: str) -> Path:
+    for each in folders:
+        (root / each).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / each / "a.png")
+    return root
+
+
+def test_a_recipe_is_given_in_four_ways(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("seed: 5\n")
+    expected = Recipe(seed=5)
+    assert resolve_recipe(expected) is expected
+    assert resolve_recipe({"seed": 5}) == resolve_recipe(tmp_path / "r.yaml") == resolve_recipe(str(tmp_path / "r.yaml")) == expected
+    assert resolve_recipe("digits").name == "digits"
+
+
+def test_overrides_apply_to_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("seed: 5\n")
+    for given in (Recipe(seed=5), {"seed": 5}, tmp_path / "r.yaml", "digits"):
+        assert resolve_recipe(given, ["seed=6"]).seed == 6
+        with pytest.raises(RecipeError, match=r"override 'sed=6': sed: unknown key.*did you mean 'seed'"):
+            resolve_recipe(given, ["sed=6"])
+
+
+def test_every_shipped_recipe_resolves() -> None:
+    assert [resolve_recipe(name).name for name in shipped_recipes()] == list(shipped_recipes())
+
+
+def test_a_plan_says_what_will_be_done() -> None:
+    planned = plan("digits", ["threads=3", "distill.temperature=2.5", "teacher.train.epochs=7", "benchmark.runs=11", ONNX])
+    assert (planned.threads, planned.artifacts) == (3, ("student.fp32.onnx", "student.int8.onnx"))
+    assert [stage.name for stage in planned.stages] == ["data", "teacher", "distill", "export", "quantize", "verify", "benchmark"]
+    what = {stage.name: stage.what for stage in planned.stages}
+    assert "1,797 handwritten digits" in what["data"]
+    assert "7 epochs" in what["teacher"]
+    assert "at T = 2.5" in what["distill"]
+    assert (what["export"], what["quantize"]) == ("student.fp32.onnx", "student.int8.onnx")
+    assert what["verify"].startswith("2 files")
+    assert what["benchmark"].endswith("11 runs each")
+
+
+def test_a_plan_is_json_and_holds_the_whole_recipe() -> None:
+    planned = plan("digits", [ONNX])
+    content = json.loads(json.dumps(planned.to_json(), allow_nan=False))
+    assert recipe_from_mapping(content["recipe"]) == planned.recipe
+    assert content["artifacts"] == list(planned.artifacts)
+    assert [stage["name"] for stage in content["stages"]] == [stage.name for stage in planned.stages]
+
+
+def test_all_threads_are_the_default() -> None:
+    assert plan({}, [ONNX]).threads >= 1
+
+
+@pytest.mark.parametrize("artifact", ["onnx-int8", "onnx-fp32"])
+def test_one_artifact_is_enough(artifact: str) -> None:
+    what = {stage.name: stage.what for stage in plan({}, [f"export.artifacts=[{artifact}]"]).stages}
+    assert (what["quantize"] == "nothing") == (artifact == "onnx-fp32")
+    assert (what["export"] == "float32 files to quantize from") == (artifact == "onnx-int8")
+
+
+def test_image_folders_are_counted(tmp_path: Path) -> None:
+    alone = _images(tmp_path / "alone", "cat", "dog")
+    split = _images(tmp_path / "split", "train/cat", "train/dog", "test/cat", "test/dog")
+    source = "data.source=folder:"
+    said = plan({}, [ONNX, f"{source}{alone}", "data.test=0.25"]).stages[0].what
+    assert said == f"2 images in 2 classes under {alone}, 25% of them for test"
+    said = plan({}, [ONNX, f"{source}{split}"]).stages[0].what
+    assert said == f"4 images in 2 classes under {split}, with a test split of their own"
+
+
+def test_a_missing_image_folder_is_refused_with_advice(tmp_path: Path) -> None:
+    _images(tmp_path / "pets", "cat", "dog")
+    with pytest.raises(DataError, match="pest does not exist; did you mean 'pets'"):
+        plan({}, [ONNX, f"data.source=folder:{tmp_path / 'pest'}"])
+
+
+def test_missing_packages_are_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ai_edge_quantizer" else real(name))
+    with pytest.raises(UsageError, match="need .*ai-edge-quantizer.*not installed") as error:
+        plan({"export": {"artifacts": list(ARTIFACTS)}})
+    assert error.value.hint == "pip install 'edgekd[tflite]', or leave them out: 'export.artifacts=[onnx-fp32, onnx-int8]'"
+    with pytest.raises(UsageError) as error:
+        plan({"export": {"artifacts": ["tflite-fp32"]}})
+    assert "'export.artifacts=[onnx-fp32]'" in str(error.value)
+    assert plan({}, [ONNX]).artifacts

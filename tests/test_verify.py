@@ -1,0 +1,62 @@
+"""Gates: what passes, what does not, and by how much."""
+
+from dataclasses import replace
+
+import pytest
+
+from edgekd.recipe import Gates, Recipe
+from edgekd.report.report import Report
+from edgekd.tasks.classification import proportion
+from edgekd.verify import Gate, Verified, check_gates
+
+
+def _gates(report: Report, verified: Verified, **limits: float) -> dict[str, Gate]:
+    found = check_gates(Recipe(gates=Gates(**limits)), report.teacher, report.student, {verified.artifact.name: verified})
+    return {gate.name.removeprefix(verified.artifact.name + " "): gate for gate in found}
+
+
+def _verified(report: Report, name: str) -> Verified:
+    return next(each.verified for each in report.artifacts if each.name == name)
+
+
+@pytest.mark.parametrize(("error", "passed"), [(0.99e-4, True), (1.01e-4, False)])
+def test_fp32_must_be_close(finished: Report, error: float, passed: bool) -> None:
+    verified = _verified(finished, "onnx-fp32")
+    changed = replace(verified, parity=replace(verified.parity, relative_error=error))
+    (gate,) = _gates(finished, changed).values()
+    assert (gate.passed, gate.limit, gate.value) == (passed, 1e-4, error)
+
+
+def test_int8_must_agree_keep_its_metric_and_be_int8(finished: Report) -> None:
+    verified = _verified(finished, "tflite-int8")
+    good = _gates(finished, verified)
+    assert all(gate.passed for gate in good.values())
+    assert len(good) == 3
+    n = verified.metric.n
+    lost = proportion("top1", round(finished.student.metric.value * n) - 4, n)  # 4 of 359 is 1.11 points
+    bad = replace(
+        verified, parity=replace(verified.parity, agreement=0.979), metric=lost, dtypes={"int8_weights": 0.89, "int8_ops": 1.0}
+    )
+    gates = _gates(finished, bad)
+    assert not any(gate.passed for gate in gates.values())
+    assert gates["metric drop in points"].value == pytest.approx(100 * 4 / n)
+
+
+def test_a_better_metric_is_no_drop(finished: Report) -> None:
+    verified = _verified(finished, "onnx-int8")
+    better = replace(verified, metric=proportion("top1", verified.metric.n, verified.metric.n))
+    assert _gates(finished, better)["metric drop in points"].passed
+
+
+def test_limits_on_size_and_teacher_drop_are_optional(finished: Report) -> None:
+    verified = _verified(finished, "onnx-fp32")
+    size = verified.artifact.path.stat().st_size / 1024
+    gates = _gates(finished, verified, max_size_kib=size - 0.1, max_teacher_drop=100.0)
+    assert not gates["size in KiB"].passed
+    assert gates["size in KiB"].value == size
+    assert gates["drop from teacher in points"].passed
+
+
+def test_parity_is_measured_on_the_whole_test_split(finished: Report) -> None:
+    for each in finished.artifacts:
+        assert each.verified.parity.n == each.verified.metric.n == finished.counts["test"] == 359
