@@ -118,6 +118,8 @@ def _validated(parsed: Parsed, name: str, overrides: Sequence[str]) -> Recipe:
         for each in error.errors(include_url=False):
             path = tuple(each["loc"])
             problems.append(RecipeProblem(_place(path, places, top), dotted(path), _explain(each, path, tree)))
+    except RecursionError:
+        problems.append(RecipeProblem(top, "", "is nested too deep for a recipe"))
     else:
         if not problems:
             return recipe
@@ -190,8 +192,8 @@ def _explain(error: Any, path: KeyPath, tree: Any) -> str:
             message = message.replace(f"'{quoted}'", f"'{_escaped(quoted, 60)}'")
         return _escaped(message, 400)
     schema = _schema(path)
-    choices = schema.get("enum", [])
-    return f"must be {_allowed(schema)}, found {_shown(found)}" + did_you_mean(str(found), map(str, choices))
+    meant = did_you_mean(found, map(str, schema.get("enum", []))) if isinstance(found, str) else ""
+    return f"must be {_allowed(schema)}, found {_shown(found)}{meant}"
 
 
 def _explain_unknown(path: KeyPath) -> str:

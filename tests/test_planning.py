@@ -26,7 +26,12 @@ def test_a_recipe_is_given_in_four_ways(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("seed: 5\n")
     expected = Recipe(seed=5)
     assert resolve_recipe(expected) is expected
-    assert resolve_recipe({"seed": 5}) == resolve_recipe(tmp_path / "r.yaml") == resolve_recipe(str(tmp_path / "r.yaml")) == expected
+    assert (
+        resolve_recipe({"seed": 5})
+        == resolve_recipe(tmp_path / "r.yaml")
+        == resolve_recipe(str(tmp_path / "r.yaml"))
+        == expected
+    )
     assert resolve_recipe("digits").name == "digits"
 
 
@@ -45,7 +50,15 @@ def test_every_shipped_recipe_resolves() -> None:
 def test_a_plan_says_what_will_be_done() -> None:
     planned = plan("digits", ["threads=3", "distill.temperature=2.5", "teacher.train.epochs=7", "benchmark.runs=11", ONNX])
     assert (planned.threads, planned.artifacts) == (3, ("student.fp32.onnx", "student.int8.onnx"))
-    assert [stage.name for stage in planned.stages] == ["data", "teacher", "distill", "export", "quantize", "verify", "benchmark"]
+    assert [stage.name for stage in planned.stages] == [
+        "data",
+        "teacher",
+        "distill",
+        "export",
+        "quantize",
+        "verify",
+        "benchmark",
+    ]
     what = {stage.name: stage.what for stage in planned.stages}
     assert "1,797 handwritten digits" in what["data"]
     assert "7 epochs" in what["teacher"]
@@ -93,7 +106,7 @@ def test_a_missing_image_folder_is_refused_with_advice(tmp_path: Path) -> None:
 def test_missing_packages_are_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ai_edge_quantizer" else real(name))
-    with pytest.raises(UsageError, match="need .*ai-edge-quantizer.*not installed") as error:
+    with pytest.raises(UsageError, match=r"need .*ai-edge-quantizer.*not installed") as error:
         plan({"export": {"artifacts": list(ARTIFACTS)}})
     assert error.value.hint == "pip install 'edgekd[tflite]', or leave them out: 'export.artifacts=[onnx-fp32, onnx-int8]'"
     with pytest.raises(UsageError) as error:

