@@ -19,6 +19,9 @@ from edgekd.errors import ResourceError, UsageError
 
 TEMPORARY_SUFFIX = ".tmp"
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOENT,
+}  # fmt: skip
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"no space left to write {path} ({os.strerror(error.errno or 0)})",
                 "free some space, or choose another folder with --out; what is done so far is kept",
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}:
+        if error.errno in _REFUSED:
             raise UsageError(f"cannot write {path}: {os.strerror(error.errno)}", "choose another folder with --out") from error
         raise
 
