@@ -96,7 +96,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
 def _data(recipe: Recipe) -> str:
     if recipe.data.source == "digits":
         return "1,797 handwritten digits of 8x8x1 in 10 classes (from scikit-learn)"
-    root = Path(recipe.data.source.partition(":")[2]).expanduser()
+    root = folder.source_folder(recipe.data.source)
     listing = folder.list_images(root)
     test = "with a test split of their own" if listing.has_test_folder else f"{recipe.data.test:.0%} of them for test"
     return f"{len(listing.files):,} images in {len(listing.classes)} classes under {root}, {test}"

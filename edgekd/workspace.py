@@ -155,6 +155,8 @@ def open_workspace(folder: Path, listener: Listener) -> Iterator[Workspace]:
         ResourceError: The disk is full.
     """
     stages = folder / "stages"
+    with disk_errors(folder), contextlib.suppress(FileNotFoundError):
+        folder.stat()
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, not a folder", "choose another folder with --out")
     if folder.is_dir() and not stages.is_dir() and any(folder.iterdir()):

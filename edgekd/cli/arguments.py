@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os.path
 
 import click
 
@@ -16,7 +16,7 @@ def recipe_and_overrides(arguments: tuple[str, ...]) -> tuple[str, tuple[str, ..
         click.UsageError: A later argument has no ``=``.
     """
     recipe, overrides = DEFAULT_RECIPE, arguments
-    if arguments and ("=" not in arguments[0] or Path(arguments[0]).is_file()):
+    if arguments and ("=" not in arguments[0] or os.path.isfile(arguments[0])):  # noqa: PTH113 - Path.is_file raises on some names
         recipe, overrides = arguments[0], arguments[1:]
     for each in overrides:
         if "=" not in each:

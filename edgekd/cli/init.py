@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import click
 
 from edgekd.errors import UsageError
 from edgekd.recipe_file import commented_recipe, find_recipe, load_recipe
-from edgekd.safe.files import write_text
+from edgekd.safe.files import disk_errors, write_text
 
 
 @click.command()
@@ -19,6 +20,8 @@ from edgekd.safe.files import write_text
 @click.option("--json", "as_json", is_flag=True, help='Print {"path": FILE}.')
 def command(file: Path, base: str, force: bool, as_json: bool) -> None:
     """Write a commented recipe to FILE (default: recipe.yaml), every key with its meaning."""
+    with disk_errors(file), contextlib.suppress(FileNotFoundError):
+        file.stat()
     if file.exists() and not force:
         raise UsageError(f"{file} is already there", "choose another name, or replace it with --force")
     write_text(file, commented_recipe(load_recipe(find_recipe(base))))

@@ -5,6 +5,7 @@ Images are decoded once, by Pillow, into one memory-mapped array.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -59,6 +60,11 @@ class Listing:
         return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()
 
 
+def source_folder(source: str) -> Path:
+    """Return the folder that ``folder:PATH`` names; ``~`` of an unknown user stays as it is."""
+    return Path(os.path.expanduser(source.partition(":")[2]))  # noqa: PTH111 - Path.expanduser raises
+
+
 def list_images(root: Path) -> Listing:
     """List the images under ``root`` without opening them.
 
@@ -66,6 +72,11 @@ def list_images(root: Path) -> Listing:
         DataError: The folder is missing or unreadable, holds no class folders, a class folder holds no
             image, or train/ and test/ have different classes.
     """
+    try:
+        root.stat()
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR}:
+            raise DataError(f"cannot read data folder {root}: {error.strerror}", "check data.source") from error
     if not root.is_dir():
         wrong = "is a file, not a folder" if root.exists() else "does not exist"
         siblings = [path.name for path in root.parent.iterdir()] if root.parent.is_dir() else []

@@ -76,7 +76,7 @@ def load_data(recipe: Recipe, workspace: Workspace) -> ImageData:
         work = digits.write_cache
         what = "scikit-learn's handwritten digits"
     else:
-        root = Path(source.partition(":")[2]).expanduser()
+        root = folder.source_folder(source)
         listing = folder.list_images(root)
         inputs = {"images": listing.fingerprint(), "image_size": recipe.data.image_size, "skip_bad": recipe.data.skip_bad}
         what = f"decode {len(listing.files):,} images of {len(listing.classes)} classes under {root}"

@@ -219,7 +219,6 @@ def test_init_says_where_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
-@pytest.mark.xfail(raises=(OSError, RuntimeError), reason="the operating system's refusal escapes as a traceback")
 @pytest.mark.parametrize(
     "arguments",
     [
