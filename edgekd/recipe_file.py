@@ -74,7 +74,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise RecipeError([RecipeProblem(f"{name}:{line}", "", "is not UTF-8 text")]) from None
-    parsed = parse_yaml(text, name)
+    parsed = _writable_yaml(text, name)
     if not parsed.problems and parsed.value is None:
         raise RecipeError([RecipeProblem(f"{name}:1", "", "is empty")], "`edgekd init` writes a recipe to start from")
     return _validated(parsed, name, overrides)
@@ -109,14 +109,16 @@ def _validated(parsed: Parsed, name: str, overrides: Sequence[str]) -> Recipe:
         if not problems:
             problems.append(RecipeProblem(top, "", f"must be a mapping of sections, found {_shown(tree)}"))
         raise RecipeError(problems)
-    places = {path: f"{name}:{line}" if parsed.lines else name for path, line in parsed.lines.items()}
+    places = {path: f"{name}:{line}" for path, line in parsed.lines.items()}
     for override in overrides:
         problems += _apply(override, tree, places)
     try:
-        recipe = Recipe.model_validate_json(json.dumps(_writable(tree)))
+        recipe = Recipe.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         for each in error.errors(include_url=False):
             path = tuple(each["loc"])
+            if each["type"] == "too_short" and len(_at(path, tree)) >= each["ctx"]["min_length"]:
+                continue  # pydantic counts the good items only, and the bad ones have their own problems
             problems.append(RecipeProblem(_place(path, places, top), dotted(path), _explain(each, path, tree)))
     except RecursionError:
         problems.append(RecipeProblem(top, "", "is nested too deep for a recipe"))
@@ -126,12 +128,21 @@ def _validated(parsed: Parsed, name: str, overrides: Sequence[str]) -> Recipe:
     raise RecipeError(sorted(dict.fromkeys(problems), key=_file_order))
 
 
+def _writable_yaml(text: str, name: str) -> Parsed:
+    """Parse ``text``; whatever it holds, ``json.dumps`` and pydantic can take it."""
+    parsed = parse_yaml(text, name)
+    lines = {tuple(map(_writable, path)): line for path, line in parsed.lines.items()}
+    return Parsed(_writable(parsed.value), lines, parsed.problems)
+
+
 def _writable(value: Any) -> Any:
-    """Return ``value`` with integers too long for Python to write in decimal as text, which every number field refuses."""
+    """Return ``value`` as JSON can hold it: half characters escaped, integers too long for decimals as text."""
     if isinstance(value, dict):
-        return {key: _writable(each) for key, each in value.items()}
+        return {_writable(key): _writable(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_writable(each) for each in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
     return hex(value) if isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS else value
 
 
@@ -158,7 +169,7 @@ def _apply(override: str, tree: dict[str, Any], places: dict[KeyPath, str]) -> l
         return [RecipeProblem(where, "", "must be KEY=VALUE, for example distill.temperature=2")]
     if len(path) > MAX_DEPTH:
         return [RecipeProblem(where, dotted(path), "is nested too deep for a recipe")]
-    parsed = parse_yaml(text, "override")
+    parsed = _writable_yaml(text, "override")
     if parsed.problems:
         return [RecipeProblem(where, dotted(path), each.message) for each in parsed.problems]
     section: Any = tree
@@ -181,10 +192,7 @@ def _explain(error: Any, path: KeyPath, tree: Any) -> str:
         return _explain_unknown(path)
     if error["type"] == "json_invalid":  # it is JSON that json.dumps wrote, so only its depth can be wrong
         return "is nested too deep for a recipe"
-    found: Any = tree
-    for part in path:
-        if isinstance(found, list | dict):
-            found = found[part]  # type: ignore[index]  # pydantic walked this very path
+    found = _at(path, tree)
     if error["type"] == "value_error":
         message = str(error["msg"]).removeprefix("Value error, ")
         # The message quotes what was found, or what follows its colon: keep a long one from hiding the advice.
@@ -194,6 +202,13 @@ def _explain(error: Any, path: KeyPath, tree: Any) -> str:
     schema = _schema(path)
     meant = did_you_mean(found, map(str, schema.get("enum", []))) if isinstance(found, str) else ""
     return f"must be {_allowed(schema)}, found {_shown(found)}{meant}"
+
+
+def _at(path: KeyPath, tree: Any) -> Any:
+    for part in path:
+        if isinstance(tree, list | dict):
+            tree = tree[part]  # type: ignore[index]  # pydantic walked this very path
+    return tree
 
 
 def _explain_unknown(path: KeyPath) -> str:
@@ -278,8 +293,6 @@ def _shown(value: object) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, float) and not math.isfinite(value):
         return "no finite number"
-    if isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS:
-        return "an integer of thousands of digits"
     return _escaped(json.dumps(value, ensure_ascii=False), 60)
 
 
