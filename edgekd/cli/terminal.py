@@ -16,6 +16,7 @@ from edgekd.report.rows import HEADINGS, table_rows
 
 _NAME_WIDTH = 22
 _PIPE_WIDTH = 160
+_NARROW = 116
 
 
 class Terminal:
@@ -87,9 +88,15 @@ def print_report(report: Report) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPE_WIDTH)  # a file has no width to fit: never fold a row
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1 if console.width > _NARROW else 0))
     for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        title = (
+            heading
+            if console.width > _NARROW
+            else heading.replace("p50 ", "p50\n").replace("all ", "all\n").replace(" (", "\n(")
+        )
+        # Only the name may fold: a number that is cut short is worse than none.
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
     for row in table_rows(report):
         name = row.cells[0] + (" (rejected)" if row.rejected else "")
         table.add_row(name, *row.cells[1:], style="red" if row.rejected else None)

@@ -249,15 +249,21 @@ def _check_classes_left(root: Path, listing: Listing, good: list[ImageFile]) -> 
 
 
 def _add_header(path: Path, shape: tuple[int, ...], grey: bool) -> None:
-    """Turn raw RGB pixels into an ``.npy`` file in place, with one channel if all images are grey."""
+    """Turn raw RGB pixels into an ``.npy`` file in place, with one channel if all images are grey.
+
+    It is written as a stream, because a full disk ends a process that writes through a memory map.
+    """
     raw = np.memmap(path, np.uint8, "r", shape=shape)
     with_header = path.with_name(path.name + ".npy")
+    out_shape = (*shape[:3], 1) if grey else shape
     try:
-        out_shape = (*shape[:3], 1) if grey else shape
-        out = np.lib.format.open_memmap(with_header, "w+", np.uint8, out_shape)
-        out[...] = raw[..., :1] if grey else raw
-        out.flush()
-        del out, raw
+        with with_header.open("wb") as out:
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": out_shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for start in range(0, len(raw), _BATCH):
+                pixels = raw[start : start + _BATCH]
+                out.write((pixels[..., :1] if grey else pixels).tobytes())
+        del raw
         with_header.replace(path)
     finally:
         with_header.unlink(missing_ok=True)

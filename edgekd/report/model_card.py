@@ -21,7 +21,7 @@ def model_card(report: Report) -> str:
         f"in {len(labels)} classes: {shown}.",
         "", "## Files", "", *table, "",
         f"Top-1 accuracy on the {report.counts['test']:,} images of the test split, with the 95 % Wilson interval. "
-        "Agreement: share of them with the PyTorch student's class. Latency: measured on the machine that made the files.",
+        "Agrees: share of them with the PyTorch student's class. Latency: measured on the machine that made the files.",
         "", "## Input and output", "", *[line for each in report.artifacts for line in _contract(each)],
         "", "## Gates", "", *(missed or ["Every gate of the recipe was passed."]),
         "", "## Data and limits", "",

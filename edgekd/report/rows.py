@@ -8,7 +8,7 @@ from edgekd.artifacts import file_name
 from edgekd.report.report import Report
 from edgekd.tasks.classification import Metric
 
-HEADINGS = ("", "size", "ratio", "top-1 (95 % interval)", "agreement", "p50 1 thread", "p50 all threads")
+HEADINGS = ("", "size", "ratio", "top-1 (95 % interval)", "agrees", "p50 1 thread", "p50 all threads")
 
 
 @dataclass(frozen=True)

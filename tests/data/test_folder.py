@@ -1,5 +1,8 @@
 """Image folders: layouts, decoding against Pillow, and everything that can be wrong with one."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +155,28 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
     after = _load(root, tmp_path / "out")
     assert after.digest != before.digest
     assert np.array_equal(after.images[after.ids.index("cat/0.png")], _pixels(999))
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root"
+)
+@pytest.mark.parametrize("kibibytes", [4, 64, 160, 200])
+def test_a_full_disk_is_one_error_however_far_the_cache_got(tmp_path: Path, kibibytes: int) -> None:
+    root = _folder(tmp_path / "images", per_class=150)  # 300 images of 432 bytes: 127 KiB raw, and again with a header.
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip("this container may not mount a small disk")
+    code = "import sys; from tests.data.test_folder import _load; from pathlib import Path; _load(Path(sys.argv[1]), Path(sys.argv[2]))"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(root), str(disk / "out")], capture_output=True, text=True, check=False
+        )
+        assert "ResourceError: no space left" in done.stderr, (done.returncode, done.stderr)
+        assert not list(disk.rglob("images.npy")) or list(disk.rglob("labels.npy")) == []
+        assert not list(disk.rglob(".*.tmp*"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,7 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from edgekd.cli.terminal import print_report
 from edgekd.report.report import Report
+from edgekd.report.rows import table_rows
 from tests.conftest import QUICK
 
 
@@ -84,3 +89,17 @@ def test_full_disk_is_exit_6_with_one_line_and_nothing_half_written(tmp_path: Pa
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "out").rglob("*.npy"))
     assert not list((tmp_path / "out").rglob(".*.tmp*"))
+
+
+def test_the_table_fits_a_terminal_of_80_columns_with_every_number_whole(
+    finished: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    print_report(finished)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    table = lines[: next(number for number, line in enumerate(lines) if line.startswith("gates"))]
+    assert max(map(len, table)) <= 80
+    for row in table_rows(finished):
+        assert any(all(cell in line for cell in row.cells[1:]) for line in table), row

@@ -185,3 +185,10 @@ def test_report_page_is_self_contained_and_escapes_what_users_wrote(finished: Re
 def test_the_api_refuses_what_the_command_refuses(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no recipe 'digist'"):
         edgekd.compress("digist", tmp_path)
+
+
+def test_another_folder_gives_the_same_bytes(finished: Report, tmp_path: Path) -> None:
+    again = edgekd.compress("digits", tmp_path / "elsewhere", QUICK)
+    assert {each.name: each.verified.artifact.sha256 for each in again.artifacts} == {
+        each.name: each.verified.artifact.sha256 for each in finished.artifacts
+    }
