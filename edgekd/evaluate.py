@@ -1,4 +1,4 @@
-"""Run one artifact over images in its own runtime. Free of torch, because it runs in a child process of its own."""
+"""Run one artifact over samples in its own runtime. Free of torch, because it runs in a child process of its own."""
 
 from __future__ import annotations
 
@@ -8,33 +8,31 @@ import numpy as np
 
 from edgekd.census import census
 from edgekd.models.tensors import spec_from_json
-from edgekd.runtimes import describe_inputs, describe_outputs, feed, open_artifact, real_values
+from edgekd.runtimes import describe, feed, open_artifact, real_values
 
 _BATCH = 256
 
 
-def evaluate_file(
-    path: str, kind: str, spec: dict[str, Any], images: str, white: int, indices: str, out: str
-) -> dict[str, Any]:
-    """Run a file on raw images by its own description, write its logits, and count its dtypes. Runs in a child process.
+def evaluate_file(path: str, kind: str, spec: dict[str, Any], raw: dict[str, Any], indices: str, out: str) -> dict[str, Any]:
+    """Run a file on raw samples by its own description, write its logits, and count its dtypes. Runs in a child process.
 
     Args:
         path: The artifact.
         kind: ``onnx`` or ``tflite``.
         spec: The student's :class:`~edgekd.models.tensors.ModelSpec` as plain data.
-        images: ``.npy`` file of raw images ``uint8 [n, height, width, channels]``.
-        white: Raw value of white.
-        indices: ``.npy`` file of the images to run.
+        raw: For every input by name, ``path`` of an ``.npy`` file of raw samples, and ``full_scale``.
+        indices: ``.npy`` file of the samples to run.
         out: ``.npy`` file that gets the logits, ``float32 [len(indices), classes]``.
     """
     run, found_inputs, found_outputs = open_artifact(path, kind)
     model = spec_from_json(spec)
-    inputs, outputs = describe_inputs(found_inputs, kind, model), describe_outputs(found_outputs, kind, model)
-    pixels = np.load(images, mmap_mode="r", allow_pickle=False)
+    inputs, outputs = describe(found_inputs, model.inputs, kind), describe(found_outputs, model.outputs, kind)
+    arrays = {name: np.load(each["path"], mmap_mode="r", allow_pickle=False) for name, each in raw.items()}
     chosen = np.load(indices, allow_pickle=False)
     rows = []
     for start in range(0, len(chosen), _BATCH):
-        raw = run(feed(pixels[chosen[start : start + _BATCH]], white, inputs[0]))
-        rows.append(real_values(raw[0], outputs[0]))
+        part = chosen[start : start + _BATCH]
+        fed = {each["name"]: feed(arrays[each["name"]][part], raw[each["name"]]["full_scale"], each) for each in inputs}
+        rows.append(real_values(run(fed)[outputs[0]["name"]], outputs[0]))
     np.save(out, np.concatenate(rows), allow_pickle=False)
     return {"inputs": inputs, "outputs": outputs, "dtypes": census(path, kind)}

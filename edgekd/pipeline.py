@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.benchmark.stages import benchmark
-from edgekd.data.images import load_data
+from edgekd.data.load import load_data
 from edgekd.devices.profiles import load_profile
-from edgekd.distill.stages import distill_student, train_teacher
+from edgekd.distill.stages import distill_student, prepare_teacher
 from edgekd.export.stages import export_student
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
@@ -27,6 +27,7 @@ def compress(
     out: str | Path = "runs/digits",
     overrides: Sequence[str] = (),
     listener: Listener | None = None,
+    allow_code: bool = False,
 ) -> Report:
     """Run a recipe and return what was measured. Running it again continues, or replays what is done.
 
@@ -35,6 +36,7 @@ def compress(
         out: The run folder.
         overrides: ``key=value`` changes to the recipe, for example ``"distill.temperature=2"``.
         listener: Who is told of progress; nobody by default.
+        allow_code: Whether a Keras teacher may hold code of its own, which would then run.
 
     Raises:
         EdgekdError: See :mod:`edgekd.errors`. A missed gate does not raise: ``report.ok`` is false.
@@ -43,7 +45,7 @@ def compress(
     planned = plan(asked)
     with stop_signals(), open_workspace(Path(out), listener or Silent()) as workspace:
         data = load_data(asked, workspace)
-        teacher = train_teacher(asked, data, planned.threads, workspace)
+        teacher = prepare_teacher(asked, data, planned.threads, allow_code, workspace)
         student = distill_student(asked, data, teacher, planned.threads, workspace)
         exported = export_student(asked, student, workspace)
         artifacts = quantize_exports(asked, data, student, exported, workspace)

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts import file_name
-from edgekd.data import folder
+from edgekd.data.cache import Preview
+from edgekd.data.sources import source_module
 from edgekd.devices.profiles import load_profile, usable_cores
 from edgekd.errors import UsageError
 from edgekd.models.catalog import ZOO
+from edgekd.models.derive import derive_student
+from edgekd.models.references import KINDS, check_available, kind_of, name_of
 from edgekd.recipe import Recipe
 from edgekd.recipe_file import find_recipe, load_recipe, recipe_from_mapping
+from edgekd.safe.user_code import code_file
 
 
 @dataclass(frozen=True)
@@ -32,19 +36,21 @@ class Plan:
     Attributes:
         recipe: The recipe, every default filled in.
         threads: CPU threads that training will use.
+        data: Classes, counts and three samples.
         stages: In order.
         artifacts: Names of the files that will be made.
     """
 
     recipe: Recipe
     threads: int
+    data: Preview
     stages: tuple[PlannedStage, ...]
     artifacts: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return {
-            "recipe": self.recipe.model_dump(mode="json"), "threads": self.threads,
+            "recipe": self.recipe.model_dump(mode="json"), "threads": self.threads, "data": asdict(self.data),
             "stages": [asdict(stage) for stage in self.stages], "artifacts": list(self.artifacts),
         }  # fmt: skip
 
@@ -72,38 +78,80 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     """
     asked = resolve_recipe(recipe, overrides)
     _check_packages(asked)
-    threads = asked.threads or usable_cores()
-    teacher, student = asked.teacher.train, asked.distill.train
+    for member in asked.teacher.members:
+        check_available(member.model, member.weights, "teacher")
+    student = _student(asked)
+    preview = source_module(asked.data).preview(asked.data)
+    training = asked.distill.train
     names = [file_name(name) for name in asked.export.artifacts]
     quantized = [name for name in names if "fp32" not in name]
     host = load_profile("host")
     stages = [
-        PlannedStage("data", _data(asked)),
-        PlannedStage("teacher", f"train {_model(asked.teacher.model)}: {teacher.epochs} epochs, batch {teacher.batch_size}"),
+        PlannedStage("data", _data(asked, preview)),
+        *_teachers(asked),
+        PlannedStage("teacher-check", "on the validation split, beside chance and a linear model" if asked.teacher.check
+                     else "on the validation split; whatever it finds, the run goes on"),
         PlannedStage(
             "distill",
-            f"train {_model(asked.student.model)}: {student.epochs} epochs, batch {student.batch_size}, "
+            f"train {student}: {training.epochs} epochs, batch {training.batch_size}, "
             f"loss {asked.distill.alpha:g}*CE + {asked.distill.beta:g}*T^2*KL at T = {asked.distill.temperature:g}",
         ),
         PlannedStage("export", ", ".join(name for name in names if "fp32" in name) or "float32 files to quantize from"),
         PlannedStage("quantize", ", ".join(quantized) or "nothing"),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
-    ]
-    return Plan(asked, threads, tuple(stages), tuple(names))
+    ]  # fmt: skip
+    return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names))
 
 
-def _data(recipe: Recipe) -> str:
-    if recipe.data.source == "digits":
-        return "1,797 handwritten digits of 8x8x1 in 10 classes (from scikit-learn)"
-    root = folder.source_folder(recipe.data.source)
-    listing = folder.list_images(root)
-    test = "with a test split of their own" if listing.has_test_folder else f"{recipe.data.test:.0%} of them for test"
-    return f"{len(listing.files):,} images in {len(listing.classes)} classes under {root}, {test}"
+_SAMPLES = {"image": "images", "text": "texts", "waveform": "sounds", "features": "rows"}
 
 
-def _model(reference: str) -> str:
-    return f"{reference} ({ZOO[reference.partition(':')[2]].summary})"
+def _data(recipe: Recipe, preview: Preview) -> str:
+    what = f"{recipe.data.source}: {sum(preview.counts):,} {_SAMPLES[preview.kind]} in {len(preview.classes)} classes"
+    given = ", ".join(f"{name} {count:,}" for name, count in preview.parts.items())
+    made = ", ".join(
+        f"{share:.0%} for {name}"
+        for name, share in (("validation", recipe.data.validation), ("test", recipe.data.test))
+        if name not in preview.parts
+    )
+    return "; ".join([what, *([f"given splits: {given}"] if given else []), *([f"by seed: {made}"] if made else [])])
+
+
+def _teachers(recipe: Recipe) -> list[PlannedStage]:
+    stages = []
+    for index, member in enumerate(recipe.teacher.members):
+        name = "teacher" if index == 0 else f"teacher-{index + 1}"
+        training = recipe.teacher.train
+        model = _model(member.model, member.arguments)
+        weights = f" with {member.weights}" if member.weights is not None else ""
+        if member.is_trained:
+            what = f"{model}{weights}, as it is"
+        else:
+            what = f"train {model}{weights}: {training.epochs} epochs, batch {training.batch_size}"
+        stages.append(PlannedStage(name, what))
+    if recipe.teacher.ensemble:
+        shares = ", ".join(f"{member.weight:g}" for member in recipe.teacher.members)
+        stages.append(PlannedStage("ensemble", f"{recipe.teacher.combine}, weights {shares}"))
+    return stages
+
+
+def _student(recipe: Recipe) -> str:
+    student = recipe.student
+    if student.model != "from-teacher":
+        check_available(student.model, student.weights, "student")
+        return _model(student.model, student.arguments)
+    reference, arguments, kept = derive_student(recipe.teacher, student.arguments)
+    layers = f", starting from its layers {', '.join(map(str, kept))}" if kept is not None else ""
+    return f"{_model(reference, arguments)}{layers}"
+
+
+def _model(reference: str, arguments: Mapping[str, Any]) -> str:
+    shown = "".join(f", {name} {value}" for name, value in arguments.items())
+    kind, name = kind_of(reference), name_of(reference)
+    if kind == "python":
+        return f"{reference}, which runs the code of {code_file(name)}{shown}"
+    return f"{reference} ({ZOO[name].summary if kind == 'zoo' else KINDS[kind].what}{shown})"
 
 
 def _check_packages(recipe: Recipe) -> None:

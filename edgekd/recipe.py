@@ -7,42 +7,44 @@ Sections follow the order of the pipeline.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from edgekd.models.catalog import ZOO
-from edgekd.names import did_you_mean
+from edgekd.data.sources import SOURCES, check_source
+from edgekd.models.references import KINDS, check_reference, check_student, kind_of
 
 ArtifactName = Literal["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8"]
 ARTIFACTS: tuple[ArtifactName, ...] = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 
 
 def _check_model(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    kind, _, name = value.partition(":")
-    if kind != "zoo" or not name:
-        raise ValueError(f"'{value}' is no model reference, allowed: zoo:NAME" + did_you_mean(value, _ZOO_REFERENCES))
-    if name not in ZOO:
-        raise ValueError(f"no model '{name}' in the zoo, allowed: {', '.join(ZOO)}" + did_you_mean(name, list(ZOO)))
+    return check_reference(value) if isinstance(value, str) else value
+
+
+def _check_student(value: object) -> object:
+    return check_student(value) if isinstance(value, str) else value
+
+
+def _check_arguments(value: object) -> object:
+    for name, each in value.items() if isinstance(value, dict) else ():
+        if not all(_is_plain(one) for one in (each if isinstance(each, list) else [each])):
+            raise ValueError(f"argument '{name}' must be a number, text, true, false, null, or a list of those")
     return value
 
 
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _check_source(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    kind, colon, path = value.partition(":")
-    if (value == "digits") or (kind == "folder" and path):
-        return value
-    if kind == "folder":
-        raise ValueError("'folder:' names no folder, allowed: folder:PATH")
-    shown = kind if colon else value
-    raise ValueError(f"'{value}' is no data source, allowed: digits, folder:PATH" + did_you_mean(shown, ["digits", "folder"]))
+    return check_source(value) if isinstance(value, str) else value
 
 
-_ZOO_REFERENCES = [f"zoo:{name}" for name in ZOO]
 ModelReference = Annotated[str, BeforeValidator(_check_model)]
+StudentReference = Annotated[str, BeforeValidator(_check_student)]
+Arguments = Annotated[dict[str, Any], BeforeValidator(_check_arguments)]
 DataSource = Annotated[str, BeforeValidator(_check_source)]
 
 
@@ -60,15 +62,26 @@ class Augment(Section):
 
 
 class Data(Section):
-    """Where images and labels come from, and how they are split."""
+    """Where samples and labels come from, and how they are split."""
 
-    source: DataSource = Field("digits", description="digits | folder:PATH (PATH/CLASS/ or PATH/{train,test}/CLASS/)")
+    source: DataSource = Field("digits", description=" | ".join(each.grammar for each in SOURCES.values()))
     image_size: int | None = Field(
         None, ge=4, le=1024, description="pixels a side, images are resized to it; null: the size they all have"
     )
-    validation: float = Field(0.2, gt=0, lt=0.9, description="share of training images held out to watch training")
-    test: float = Field(0.2, gt=0, lt=0.9, description="share held out for the final figures, where no test/ folder exists")
-    skip_bad: bool = Field(False, description="leave out images that cannot be decoded instead of stopping")
+    input_column: str | None = Field(
+        None, min_length=1, max_length=200, description="column or array of the samples; null: found by name and type"
+    )
+    label_column: str | None = Field(
+        None, min_length=1, max_length=200, description="column or array of the labels; null: found by name and type"
+    )
+    max_tokens: int = Field(64, ge=4, le=4096, description="tokens of a text; longer ones are cut, shorter ones padded")
+    sample_rate: int | None = Field(
+        None, ge=1_000, le=192_000, description="of sounds, in Hz, they are resampled to it; null: the rate they all have"
+    )
+    seconds: float = Field(1.0, gt=0, le=60, description="length of a sound; longer ones are cut, shorter ones padded")
+    validation: float = Field(0.2, gt=0, lt=0.9, description="share of training samples held out, where none are given")
+    test: float = Field(0.2, gt=0, lt=0.9, description="share held out for the final figures, where no test split is given")
+    skip_bad: bool = Field(False, description="leave out samples that cannot be decoded instead of stopping")
     augment: Augment = Field(default_factory=Augment, description="random changes to training images")
 
 
@@ -83,17 +96,91 @@ class Training(Section):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 | bf16 (autocast; faster where the CPU has it)")
 
 
-class Teacher(Section):
-    """The large network that is imitated."""
+class Preprocess(Section):
+    """What a teacher that was trained elsewhere takes and gives, where it cannot be found out."""
 
-    model: ModelReference = Field("zoo:digits_teacher", description="zoo:NAME")
-    train: Training = Field(default_factory=Training, description="how the teacher is trained")
+    layout: Literal["auto", "NCHW", "NHWC"] = Field("auto", description="order of image dimensions: auto | NCHW | NHWC")
+    value_range: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="what black and white are before mean and std, for example [0, 255]; null: found by trying"
+    )
+    mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="subtracted, per channel; null: found by trying"
+    )
+    std: Annotated[tuple[float, ...], Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="divided by, per channel; null: found by trying"
+    )
+    output: str | None = Field(None, min_length=1, max_length=500, description="name of the output; null: the only one")
+    outputs: Literal["auto", "logits", "probabilities"] = Field("auto", description="auto | logits | probabilities")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Preprocess:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together; give both or none")
+        if any(each <= 0 for each in self.std or ()):
+            raise ValueError("std must be above 0")
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ValueError("value_range must rise, for example [0, 255]")
+        return self
+
+
+class TeacherMember(Section):
+    """One network that teaches."""
+
+    model: ModelReference = Field("zoo:digits_teacher", description="see `edgekd models`")
+    arguments: Arguments = Field(default_factory=dict, description="passed to what builds the model, for example {width: 0.5}")
+    weights: str | None = Field(
+        None, min_length=1, max_length=4096, description="file of trained weights: .safetensors, or .pt holding tensors only"
+    )
+    labels: str | None = Field(
+        None, min_length=1, max_length=4096,
+        description="file with one class name per line, in the order of the model's outputs; null: the order of the data",
+    )  # fmt: skip
+    trained: bool | None = Field(
+        None, description="true: teaches as it is; false: trained here first; null: as it is, if weights come with it"
+    )
+    preprocess: Preprocess = Field(default_factory=Preprocess, description="what it takes and gives, where not found out")
+    weight: float = Field(1.0, gt=0, le=1000, description="its share in an ensemble, relative to the others")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model teaches as it is, instead of being trained here first."""
+        if self.trained is not None:
+            return self.trained
+        return self.weights is not None or KINDS[kind_of(self.model)].brings_weights
+
+    @model_validator(mode="after")
+    def _trainable(self) -> TeacherMember:
+        if not self.is_trained and not KINDS[kind_of(self.model)].student:
+            raise ValueError(f"trained is false, but {self.model} cannot be trained; leave trained out")
+        return self
+
+
+class Teacher(TeacherMember):
+    """The large network that is imitated, or an ensemble of several."""
+
+    ensemble: tuple[TeacherMember, ...] = Field((), description="more teachers; together with the one above they teach as one")
+    combine: Literal["mean_logits", "mean_probabilities", "entropy"] = Field(
+        "mean_logits", description="how an ensemble agrees: mean_logits | mean_probabilities | entropy (the surer count more)"
+    )
+    check: bool = Field(True, description="stop if it is no better than chance or a linear model; false: go on all the same")
+    train: Training = Field(default_factory=Training, description="how it is trained, where it is")
+
+    @property
+    def members(self) -> tuple[TeacherMember, ...]:
+        """All teachers: this one first."""
+        return (self, *self.ensemble)
 
 
 class Student(Section):
     """The small network that is shipped."""
 
-    model: ModelReference = Field("zoo:shallow_cnn", description="zoo:NAME")
+    model: StudentReference = Field(
+        "zoo:shallow_cnn", description="see `edgekd models`; from-teacher: a smaller one of the same kind"
+    )
+    arguments: Arguments = Field(default_factory=dict, description="passed to what builds the model, for example {width: 0.5}")
+    weights: str | None = Field(
+        None, min_length=1, max_length=4096, description="file of weights to start from: .safetensors, or .pt of tensors only"
+    )
 
 
 class Distill(Section):

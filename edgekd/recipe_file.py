@@ -333,10 +333,10 @@ def _emit(section: BaseModel, indent: str, *, comments: bool) -> list[str]:
 
 def _emit_value(value: object) -> str:
     # JSON is YAML 1.2; only plain words go without quotes, for people's eyes.
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and not any(isinstance(each, BaseModel) for each in value):
         return "[" + ", ".join(_emit_value(each) for each in value) + "]"
     if isinstance(value, str) and value.replace("-", "").replace("_", "").isalnum() and value.isascii() and value[0].isalpha():
         return value if value.lower() not in {"true", "false", "null"} else json.dumps(value)
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=lambda section: section.model_dump(mode="json"))
     # YAML files may hold printable characters only; its escapes, unlike JSON's, reach all others in one piece.
     return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)

@@ -1,6 +1,6 @@
 """Run an artifact in its own runtime: ONNX Runtime or LiteRT's Interpreter.
 
-What a file takes and gives is described as in ``report.json``; :func:`feed` turns raw images into an
+What a file takes and gives is described as in ``report.json``; :func:`feed` turns raw samples into an
 input by that description alone, so judging a file also proves its description.
 """
 
@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.models.tensors import ModelSpec, TensorSpec
+from edgekd.models.tensors import TensorSpec
 
 Array = NDArray[Any]
-Run = Callable[[Array], list[Array]]
-"""From the one input to all outputs, raw as the runtime gives them."""
+Run = Callable[[dict[str, Array]], dict[str, Array]]
+"""From inputs to outputs by name, raw as the runtime takes and gives them."""
 
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
+_ONNX_TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
+}  # fmt: skip
 
 
 def open_onnx(path: str, threads: int | None = None) -> tuple[Run, list[dict[str, Any]], list[dict[str, Any]]]:
@@ -33,50 +37,60 @@ def open_onnx(path: str, threads: int | None = None) -> tuple[Run, list[dict[str
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def details(values: Any) -> list[dict[str, Any]]:
-        kinds = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
-        return [{"name": each.name, "shape": list(each.shape), "dtype": kinds[each.type], "scale": None, "zero_point": None}
-                for each in values]  # fmt: skip
+        return [{"name": each.name, "shape": list(each.shape), "dtype": _ONNX_TYPES.get(each.type, each.type),
+                 "scale": None, "zero_point": None} for each in values]  # fmt: skip
 
     inputs, outputs = details(session.get_inputs()), details(session.get_outputs())
-    return lambda array: session.run(None, {inputs[0]["name"]: array}), inputs, outputs
+    names = [each["name"] for each in outputs]
+    return lambda arrays: dict(zip(names, session.run(names, arrays), strict=True)), inputs, outputs
 
 
 def open_tflite(path: str, threads: int | None = None) -> tuple[Run, list[dict[str, Any]], list[dict[str, Any]]]:
     """Load a TFLite file; return how to run it, and its inputs and outputs as the runtime tells them.
 
-    Names are those of the file's one signature. The batch is fixed: a larger array runs in slices of it.
+    Names are those of the file's first signature, or of its tensors where it has none, as many old files.
+    The batch is fixed: larger arrays run in slices of it.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(path, num_threads=threads)
     interpreter.allocate_tensors()
-    ((key, _),) = interpreter.get_signature_list().items()
-    runner = interpreter.get_signature_runner(key)
+    signatures = interpreter.get_signature_list()
+    found = {"inputs": interpreter.get_input_details(), "outputs": interpreter.get_output_details()}
+    names: dict[int, str] = {}
+    if signatures:
+        runner = interpreter.get_signature_runner(next(iter(signatures)))
+        for side in (runner.get_input_details(), runner.get_output_details()):
+            by_tensor = {each["name"]: name for name, each in side.items()}
+            for each in (*found["inputs"], *found["outputs"]):
+                if each["name"] in by_tensor:
+                    names[int(each["index"])] = by_tensor[each["name"]]
 
-    def details(values: dict[str, Any]) -> list[dict[str, Any]]:
+    def details(values: Any) -> list[dict[str, Any]]:
         rows = []
-        for name, each in values.items():
+        for each in values:
             scale, zero_point = each["quantization"]
-            is_integer = np.issubdtype(each["dtype"], np.integer)
+            quantized = np.issubdtype(each["dtype"], np.integer) and scale
             rows.append({
-                "name": name, "shape": [int(size) for size in each["shape"]], "dtype": np.dtype(each["dtype"]).name,
-                "scale": float(scale) if is_integer else None, "zero_point": int(zero_point) if is_integer else None,
+                "name": names.get(int(each["index"]), each["name"]), "shape": [int(size) for size in each["shape"]],
+                "dtype": np.dtype(each["dtype"]).name,
+                "scale": float(scale) if quantized else None, "zero_point": int(zero_point) if quantized else None,
             })  # fmt: skip
         return rows
 
-    inputs, outputs = details(runner.get_input_details()), details(runner.get_output_details())
-    batch = inputs[0]["shape"][0]
-    source = interpreter.get_input_details()[0]["index"]
-    targets = {each["name"]: each["index"] for each in interpreter.get_output_details()}
-    names = {name: each["name"] for name, each in runner.get_output_details().items()}
+    inputs, outputs = details(found["inputs"]), details(found["outputs"])
+    sources = {each["name"]: int(raw["index"]) for each, raw in zip(inputs, found["inputs"], strict=True)}
+    targets = {each["name"]: int(raw["index"]) for each, raw in zip(outputs, found["outputs"], strict=True)}
+    batch = inputs[0]["shape"][0] if inputs[0]["shape"] else 1
 
-    def run(array: Array) -> list[Array]:
-        rows: list[list[Array]] = []
-        for start in range(0, len(array), batch):
-            interpreter.set_tensor(source, array[start : start + batch])
+    def run(arrays: dict[str, Array]) -> dict[str, Array]:
+        rows: list[dict[str, Array]] = []
+        for start in range(0, len(next(iter(arrays.values()))), batch):
+            for name, index in sources.items():
+                interpreter.set_tensor(index, arrays[name][start : start + batch])
             interpreter.invoke()
-            rows.append([interpreter.get_tensor(targets[names[each["name"]]]) for each in outputs])
-        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+            rows.append({name: interpreter.get_tensor(index) for name, index in targets.items()})
+        return {name: np.concatenate([row[name] for row in rows]) for name in targets}
 
     return run, inputs, outputs
 
@@ -86,37 +100,44 @@ def open_artifact(path: str, kind: str, threads: int | None = None) -> tuple[Run
     return open_onnx(path, threads) if kind == "onnx" else open_tflite(path, threads)
 
 
-def describe_inputs(found: list[dict[str, Any]], kind: str, spec: ModelSpec) -> list[dict[str, Any]]:
-    """Join what the runtime tells about inputs with what only the training data knows: range, mean, std."""
-    return [_describe(*pair, kind) for pair in zip(found, spec.inputs, strict=True)]
-
-
-def describe_outputs(found: list[dict[str, Any]], kind: str, spec: ModelSpec) -> list[dict[str, Any]]:
-    """Join what the runtime tells about outputs with their meaning and labels."""
-    return [_describe(*pair, kind) for pair in zip(found, spec.outputs, strict=True)]
+def describe(found: list[dict[str, Any]], specs: tuple[TensorSpec, ...], kind: str) -> list[dict[str, Any]]:
+    """Join what a runtime tells about inputs or outputs with what only the training data knows, in the order of ``specs``."""
+    by_name = {each["name"]: each for each in found}
+    return [_describe(by_name[spec.name], spec, kind) for spec in specs]
 
 
 def _describe(found: dict[str, Any], spec: TensorSpec, kind: str) -> dict[str, Any]:
     layout = "NHWC" if spec.layout == "NCHW" and kind == "tflite" else spec.layout
     described = {**found, "layout": layout, "meaning": spec.meaning}
-    if spec.meaning == "image":
-        described |= {"value_range": list(spec.value_range or ()), "mean": list(spec.mean or ()), "std": list(spec.std or ())}
+    if spec.value_range is not None:
+        described["value_range"] = list(spec.value_range)
+    if spec.mean is not None and spec.std is not None:
+        described |= {"mean": list(spec.mean), "std": list(spec.std)}
+    if spec.sample_rate is not None:
+        described["sample_rate"] = spec.sample_rate
     if spec.labels is not None:
         described["labels"] = list(spec.labels)
     return described
 
 
-def feed(images: NDArray[np.uint8], white: int, described: dict[str, Any]) -> Array:
-    """Turn raw images into the input that ``described`` asks for.
+def feed(raw: Array, full_scale: float | None, described: dict[str, Any]) -> Array:
+    """Turn raw samples into the input that ``described`` asks for.
 
     Args:
-        images: Raw pixels ``[n, height, width, channels]``, black 0.
-        white: Raw value of white.
+        raw: Raw values, images as ``[n, height, width, channels]``.
+        full_scale: Raw value that stands for the top of the value range; ``None``: values are taken as they are.
         described: An entry of an artifact's ``inputs``.
     """
-    low, high = described["value_range"]
-    values: Array = images.astype(np.float32) / np.float32(white) * np.float32(high - low) + np.float32(low)
-    values = (values - np.asarray(described["mean"], np.float32)) / np.asarray(described["std"], np.float32)
+    if described["meaning"] in {"tokens", "mask"}:
+        return np.ascontiguousarray(raw, dtype=described["dtype"])
+    values: Array = raw.astype(np.float32)
+    if full_scale is not None:
+        low, high = described["value_range"]
+        # Sound is signed, its silence is raw 0; images start there.
+        start, span = (0.0, high) if described["meaning"] == "waveform" else (low, high - low)
+        values = values / np.float32(full_scale) * np.float32(span) + np.float32(start)
+    if "mean" in described:
+        values = (values - np.asarray(described["mean"], np.float32)) / np.asarray(described["std"], np.float32)
     if described["layout"] == "NCHW":
         values = values.transpose(0, 3, 1, 2)
     if described["scale"] is None:

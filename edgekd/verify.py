@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgekd.artifacts import Artifact
-from edgekd.data.images import ImageData
+from edgekd.data.dataset import Dataset
 from edgekd.distill.stages import TrainedModel
+from edgekd.distill.teacher import Teacher
 from edgekd.recipe import ArtifactName, Gates, Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
@@ -26,8 +27,8 @@ class Parity:
     Attributes:
         max_abs_error: Largest difference of any output.
         relative_error: That, as a share of the range of the PyTorch student's outputs.
-        agreement: Share of images with the same top-1 class.
-        n: Number of images.
+        agreement: Share of samples with the same top-1 class.
+        n: Number of samples.
     """
 
     max_abs_error: float
@@ -68,7 +69,7 @@ class Gate:
 
 
 def verify(
-    data: ImageData, student: TrainedModel, artifacts: dict[ArtifactName, Artifact], workspace: Workspace
+    data: Dataset, student: TrainedModel, artifacts: dict[ArtifactName, Artifact], workspace: Workspace
 ) -> dict[ArtifactName, Verified]:
     """Judge every artifact in a child process of its own, so a file that crashes its runtime is named, not fatal.
 
@@ -78,7 +79,7 @@ def verify(
     return {name: _verify(artifact, data, student, workspace) for name, artifact in artifacts.items()}
 
 
-def _verify(artifact: Artifact, data: ImageData, student: TrainedModel, workspace: Workspace) -> Verified:
+def _verify(artifact: Artifact, data: Dataset, student: TrainedModel, workspace: Workspace) -> Verified:
     test = data.splits.test
 
     def work(folder: Path) -> dict[str, Any]:
@@ -89,7 +90,8 @@ def _verify(artifact: Artifact, data: ImageData, student: TrainedModel, workspac
                 "edgekd.evaluate:evaluate_file",
                 {
                     "path": str(artifact.path), "kind": artifact.format, "spec": student.spec.to_json(),
-                    "images": str(data.path), "white": data.white, "indices": str(indices), "out": str(logits),
+                    "raw": {key: {"path": str(each.path), "full_scale": each.full_scale} for key, each in data.raw.items()},
+                    "indices": str(indices), "out": str(logits),
                 },
                 log=workspace.log,
             )  # fmt: skip
@@ -100,7 +102,7 @@ def _verify(artifact: Artifact, data: ImageData, student: TrainedModel, workspac
         return {**described, "metric": asdict(top1(outputs, data.labels[test])), "parity": asdict(parity)}
 
     inputs = {"artifact": artifact.sha256, "data": data.digest, "student": student.digest}
-    what = f"{len(test):,} test images in {'ONNX Runtime' if artifact.format == 'onnx' else 'LiteRT'}"
+    what = f"{len(test):,} test samples in {'ONNX Runtime' if artifact.format == 'onnx' else 'LiteRT'}"
     result = workspace.stage(f"verify-{artifact.name}", what, inputs, work, _describe).result
     metric = result["metric"]
     return Verified(
@@ -114,14 +116,12 @@ def _describe(result: dict[str, Any]) -> str:
     return f"top-1 {result['metric']['value']:.2%}, agrees with PyTorch on {result['parity']['agreement']:.2%}"
 
 
-def check_gates(
-    recipe: Recipe, teacher: TrainedModel, student: TrainedModel, verified: dict[ArtifactName, Verified]
-) -> list[Gate]:
+def check_gates(recipe: Recipe, teacher: Teacher, student: TrainedModel, verified: dict[ArtifactName, Verified]) -> list[Gate]:
     """Return every gate of the recipe for every artifact, passed or not."""
     return [gate for each in verified.values() for gate in _gates(recipe.gates, teacher, student, each)]
 
 
-def _gates(limits: Gates, teacher: TrainedModel, student: TrainedModel, each: Verified) -> list[Gate]:
+def _gates(limits: Gates, teacher: Teacher, student: TrainedModel, each: Verified) -> list[Gate]:
     name, precision = each.artifact.name, each.artifact.precision
     gates = []
 

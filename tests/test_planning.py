@@ -53,6 +53,7 @@ def test_a_plan_says_what_will_be_done() -> None:
     assert [stage.name for stage in planned.stages] == [
         "data",
         "teacher",
+        "teacher-check",
         "distill",
         "export",
         "quantize",
@@ -60,7 +61,9 @@ def test_a_plan_says_what_will_be_done() -> None:
         "benchmark",
     ]
     what = {stage.name: stage.what for stage in planned.stages}
-    assert "1,797 handwritten digits" in what["data"]
+    assert what["data"] == "digits: 1,797 images in 10 classes; by seed: 20% for validation, 20% for test"
+    assert planned.data.counts[0] == 178
+    assert len(planned.data.samples) == 3
     assert "7 epochs" in what["teacher"]
     assert "at T = 2.5" in what["distill"]
     assert (what["export"], what["quantize"]) == ("student.fp32.onnx", "student.int8.onnx")
@@ -92,9 +95,9 @@ def test_image_folders_are_counted(tmp_path: Path) -> None:
     split = _images(tmp_path / "split", "train/cat", "train/dog", "test/cat", "test/dog")
     source = "data.source=folder:"
     said = plan({}, [ONNX, f"{source}{alone}", "data.test=0.25"]).stages[0].what
-    assert said == f"2 images in 2 classes under {alone}, 25% of them for test"
+    assert said == f"folder:{alone}: 2 images in 2 classes; by seed: 20% for validation, 25% for test"
     said = plan({}, [ONNX, f"{source}{split}"]).stages[0].what
-    assert said == f"4 images in 2 classes under {split}, with a test split of their own"
+    assert said == f"folder:{split}: 4 images in 2 classes; given splits: train 2, test 2; by seed: 20% for validation"
 
 
 def test_a_missing_image_folder_is_refused_with_advice(tmp_path: Path) -> None:

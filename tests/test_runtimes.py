@@ -10,7 +10,7 @@ from edgekd.runtimes import feed, open_artifact, real_values
 
 IMAGE: dict[str, Any] = {
     "value_range": [0.0, 1.0], "mean": [0.5, 0.25, 0.0], "std": [0.5, 0.25, 2.0], "layout": "NCHW",
-    "scale": None, "zero_point": None,
+    "meaning": "image", "scale": None, "zero_point": None,
 }  # fmt: skip
 
 
@@ -40,12 +40,22 @@ def test_integer_inputs_are_rounded_and_clipped() -> None:
     np.testing.assert_allclose(real_values(fed, described)[fed < 127], real[fed < 127], atol=0.0051)
 
 
+def test_sound_is_scaled_about_silence_and_tokens_are_left_alone() -> None:
+    sound = np.asarray([[-32768, 0, 16384]], np.int16)
+    described = {"meaning": "waveform", "value_range": [-1.0, 1.0], "layout": "NC", "scale": None}
+    assert feed(sound, 32768, described).tolist() == [[-1.0, 0.0, 0.5]]
+    tokens = feed(np.asarray([[7, 0]], np.int32), None, {"meaning": "tokens", "dtype": "int64"})
+    assert tokens.dtype == np.dtype(np.int64)
+    assert tokens.tolist() == [[7, 0]]
+
+
 @pytest.mark.parametrize("threads", [1, 2, None])
 def test_both_runtimes_give_the_same_outputs(finished: Report, threads: int | None) -> None:
     images = np.random.default_rng(1).normal(size=(5, 1, 8, 8)).astype(np.float32)
     onnx, inputs, _ = open_artifact(str(finished.path("onnx-fp32")), "onnx", threads)
     tflite, _, _ = open_artifact(str(finished.path("tflite-fp32")), "tflite", threads)
     assert inputs[0]["name"] == "image"
-    (left,), (right,) = onnx(images), tflite(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+    left = onnx({"image": images})["logits"]
+    right = tflite({"image": np.ascontiguousarray(images.transpose(0, 2, 3, 1))})["logits"]
     assert left.shape == right.shape == (5, 10)
     np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)

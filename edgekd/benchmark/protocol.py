@@ -18,19 +18,20 @@ def measure(path: str, kind: str, sample: str, warmup: int, runs: int, threads: 
     Args:
         path: The artifact.
         kind: ``onnx`` or ``tflite``.
-        sample: ``.npy`` file of one input with a batch of 1, as the file takes it.
+        sample: ``.npz`` file of every input by name, with a batch of 1, as the file takes it.
         warmup: Inferences before the clock starts.
         runs: Timed inferences.
         threads: Threads of the runtime.
     """
     run, _, _ = open_artifact(path, kind, threads)
-    array = np.load(sample, allow_pickle=False)
+    with np.load(sample, allow_pickle=False) as archive:
+        arrays = dict(archive)
     for _ in range(warmup):
-        run(array)
+        run(arrays)
     times = []
     for _ in range(runs):
         started = time.perf_counter_ns()
-        run(array)
+        run(arrays)
         times.append((time.perf_counter_ns() - started) / 1e6)
     return times
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.benchmark.protocol import summarise
-from edgekd.data.images import ImageData
+from edgekd.data.dataset import Dataset
 from edgekd.devices.profiles import Profile, usable_cores
 from edgekd.recipe import ArtifactName, Recipe
 from edgekd.runtimes import feed
@@ -24,21 +24,24 @@ Latency = dict[str, dict[str, Any]]
 
 
 def benchmark(
-    recipe: Recipe, data: ImageData, verified: dict[ArtifactName, Verified], profile: Profile, workspace: Workspace
+    recipe: Recipe, data: Dataset, verified: dict[ArtifactName, Verified], profile: Profile, workspace: Workspace
 ) -> dict[ArtifactName, Latency]:
     """Measure the latency of every artifact on this host, in a child process each."""
     return {name: _benchmark(recipe, data, each, profile, workspace) for name, each in verified.items()}
 
 
-def _benchmark(recipe: Recipe, data: ImageData, each: Verified, profile: Profile, workspace: Workspace) -> Latency:
+def _benchmark(recipe: Recipe, data: Dataset, each: Verified, profile: Profile, workspace: Workspace) -> Latency:
     artifact = each.artifact
     settings = {str(setting): usable_cores() if setting == "all" else setting for setting in profile.threads}
 
     def work(folder: Path) -> dict[str, Any]:
         measured: Latency = {}
         with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
-            sample = Path(scratch, "sample.npy")
-            np.save(sample, feed(data.images[data.splits.test[:1]], data.white, each.inputs[0]), allow_pickle=False)
+            sample = Path(scratch, "sample.npz")
+            first = data.splits.test[:1]
+            fed = {one["name"]: feed(data.raw[one["name"]].array[first], data.raw[one["name"]].full_scale, one)
+                   for one in each.inputs}  # fmt: skip
+            np.savez(sample, allow_pickle=False, **fed)
             for setting, threads in settings.items():
                 arguments = {
                     "path": str(artifact.path), "kind": artifact.format, "sample": str(sample),

@@ -18,10 +18,13 @@ from edgekd.errors import GateMissed, Interrupted
 @click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder. Default: runs/NAME, by the recipe's name.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen, as `edgekd plan` does, and do nothing.")
+@click.option("--allow-code", is_flag=True, help="Let a Keras teacher run code that its file holds. Only for files you trust.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json on stdout instead of the table.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what converters and other libraries print.")
-def command(arguments: tuple[str, ...], out: Path | None, dry_run: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
+def command(
+    arguments: tuple[str, ...], out: Path | None, dry_run: bool, allow_code: bool, as_json: bool, quiet: bool, verbose: bool
+) -> None:
     """Distill, quantize, export, verify and measure.
 
     RECIPE is a file or the name of a shipped recipe (default: digits). KEY=VALUE changes it, for example
@@ -52,7 +55,7 @@ def command(arguments: tuple[str, ...], out: Path | None, dry_run: bool, as_json
             terminal.opening(f"{asked.name}: {asked.teacher.model} into {asked.student.model}, in {out}")
             from edgekd.pipeline import compress
 
-            report = compress(asked, out, listener=terminal)
+            report = compress(asked, out, listener=terminal, allow_code=allow_code)
     except Interrupted as stopped:
         resume = shlex.join(["edgekd", *sys.argv[1:]])
         raise Interrupted(f"{stopped.message}\nresume with: {resume}", stopped.exit_code - 128) from None

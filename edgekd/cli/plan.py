@@ -9,6 +9,8 @@ import click
 from edgekd.cli.arguments import recipe_and_overrides
 from edgekd.planning import Plan, plan
 
+_CLASSES = 20
+
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
@@ -28,5 +30,10 @@ def show_plan(planned: Plan, as_json: bool) -> None:
         click.echo(json.dumps(planned.to_json(), indent=2))
         return
     click.echo(f"{planned.recipe.name}: seed {planned.recipe.seed}, {planned.threads} training threads")
+    counts = [f"{name} {count:,}" for name, count in zip(planned.data.classes, planned.data.counts, strict=True)]
+    more = f", and {len(counts) - _CLASSES} more" if len(counts) > _CLASSES else ""
+    click.echo(f"  classes    {', '.join(counts[:_CLASSES])}{more}")
+    for sample in planned.data.samples:
+        click.echo(f"  sample     {sample}")
     for stage in planned.stages:
         click.echo(f"  {stage.name:<10} {stage.what}")

@@ -5,27 +5,39 @@ From the UCI "Optical Recognition of Handwritten Digits" set (Alpaydin and Kayna
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekd.safe.files import write_bytes, write_json
+from edgekd.data.cache import UNASSIGNED, Advanced, ArrayFile, Preview, write_samples
+
+if TYPE_CHECKING:
+    from edgekd.recipe import Data
 
 WHITE = 16
+_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 
 
-def write_cache(cache: Path) -> dict[str, Any]:
-    """Write the images, labels and ids to ``cache``; return classes, shape and the raw value of white."""
+def fingerprint(options: Data) -> dict[str, Any]:
+    """Return the name of the set; it never changes."""
+    return {"source": options.source}
+
+
+def preview(options: Data) -> Preview:
+    """Return what is known of the set, without loading scikit-learn."""
+    samples = tuple(f"digits:{index}, 8x8x1: {index}" for index in range(3))
+    return Preview("image", tuple(str(digit) for digit in range(10)), _COUNTS, {}, samples)
+
+
+def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:
+    """Write the images, labels and names to ``cache``."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = bunch.images.astype(np.uint8)[..., np.newaxis]
-    for name, array in (("images.npy", images), ("labels.npy", bunch.target.astype(np.int64))):
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        write_bytes(cache / name, buffer.getvalue())
-    ids = [f"digits:{index}" for index in range(len(images))]
-    write_json(cache / "ids.json", {"ids": ids, "has_test_folder": False, "in_test_folder": []})
-    return {"classes": [str(digit) for digit in range(10)], "shape": list(images.shape), "white": WHITE, "skipped": []}
+    with ArrayFile(cache / "image.npy", np.uint8, images.shape[1:]) as file:
+        file.append(images)
+    write_samples(cache, bunch.target, [UNASSIGNED] * len(images), [f"digits:{index}" for index in range(len(images))])
+    classes = [str(digit) for digit in range(10)]
+    return {"kind": "image", "classes": classes, "shape": list(images.shape), "full_scale": WHITE, "skipped": []}

@@ -5,24 +5,25 @@ Images are decoded once, by Pillow, into one memory-mapped array.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
 import json
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.data.cache import TEST, TRAIN, UNASSIGNED, Advanced, ArrayFile, Preview, write_samples
+from edgekd.data.sources import source_path
 from edgekd.errors import DataError
-from edgekd.names import did_you_mean
 from edgekd.safe import stop
-from edgekd.safe.files import atomic_path, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from edgekd.recipe import Data
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
 _NAMED = 5
@@ -60,9 +61,32 @@ class Listing:
         return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()
 
 
-def source_folder(source: str) -> Path:
-    """Return the folder that ``folder:PATH`` names; ``~`` of an unknown user stays as it is."""
-    return Path(os.path.expanduser(source.partition(":")[2]))  # noqa: PTH111 - Path.expanduser raises
+def fingerprint(options: Data) -> dict[str, Any]:
+    """Return names, sizes and modification times of all images, hashed, and what decides how they are decoded."""
+    listing = list_images(source_path(options))
+    return {"images": listing.fingerprint(), "image_size": options.image_size, "skip_bad": options.skip_bad}
+
+
+def preview(options: Data) -> Preview:
+    """Return classes, counts and three images, opening none of the others."""
+    from PIL import Image
+
+    root = source_path(options)
+    listing = list_images(root)
+    counts = [0] * len(listing.classes)
+    for file in listing.files:
+        counts[file.label] += 1
+    samples = []
+    for file in listing.files[:: max(1, len(listing.files) // 3)][:3]:
+        try:
+            with Image.open(root / file.relative) as image:
+                found = f"{image.width}x{image.height} {image.mode}"
+        except (OSError, SyntaxError, ValueError):
+            found = "cannot be decoded"
+        samples.append(f"{file.relative}, {found}: {listing.classes[file.label]}")
+    in_test = sum(file.in_test_folder for file in listing.files)
+    parts = {"train": len(listing.files) - in_test, "test": in_test} if listing.has_test_folder else {}
+    return Preview("image", listing.classes, tuple(counts), parts, tuple(samples))
 
 
 def list_images(root: Path) -> Listing:
@@ -72,18 +96,8 @@ def list_images(root: Path) -> Listing:
         DataError: The folder is missing or unreadable, holds no class folders, a class folder holds no
             image, or train/ and test/ have different classes.
     """
-    try:
-        root.stat()
-    except OSError as error:
-        if error.errno not in {errno.ENOENT, errno.ENOTDIR}:
-            raise DataError(f"cannot read data folder {root}: {error.strerror}", "check data.source") from error
     if not root.is_dir():
-        wrong = "is a file, not a folder" if root.exists() else "does not exist"
-        siblings = [path.name for path in root.parent.iterdir()] if root.parent.is_dir() else []
-        raise DataError(
-            f"data folder {root} {wrong}" + did_you_mean(root.name, siblings),
-            f"paths are relative to the current folder, {Path.cwd()}",
-        )
+        raise DataError(f"data folder {root} is a file, not a folder", "name the folder that holds the class folders")
     names = _folders(root)
     if not names:
         raise DataError(
@@ -135,15 +149,8 @@ def _class_files(root: Path, part: str, classes: list[str], in_test_folder: bool
     return found
 
 
-def write_cache(
-    cache: Path,
-    root: Path,
-    listing: Listing,
-    image_size: int | None,
-    skip_bad: bool,
-    advanced: Callable[[int, int, str], None],
-) -> dict[str, Any]:
-    """Decode every image of ``listing`` into ``cache``: ``images.npy``, ``labels.npy``, ``ids.json``.
+def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:
+    """Decode every image of the folder into ``cache``.
 
     Images become RGB, or grey if all of them are; they are turned upright by their EXIF tag. With
     ``image_size`` they are scaled so that the shorter side fits, and cropped to the centre square.
@@ -152,62 +159,62 @@ def write_cache(
         DataError: Images that cannot be decoded (unless ``skip_bad``), or of different sizes without ``image_size``.
         ResourceError: The disk is full.
     """
+    root = source_path(options)
+    listing = list_images(root)
     good: list[ImageFile] = []
     bad: list[tuple[str, str]] = []
-    shape: tuple[int, ...] | None = None
     grey = True
-    with (
-        atomic_path(cache / "images.npy") as temporary,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        temporary.open("wb+") as out,
-    ):
+    out: ArrayFile | None = None
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
         for start in range(0, len(listing.files), _BATCH):
             stop.check_stop()
             batch = listing.files[start : start + _BATCH]
             rows = []
-            for file, decoded in zip(
-                batch, pool.map(lambda file: _decode(root / file.relative, image_size), batch), strict=True
-            ):
+            decoded_batch = pool.map(lambda file: _decode(root / file.relative, options.image_size), batch)
+            for file, decoded in zip(batch, decoded_batch, strict=True):
                 if isinstance(decoded, str):
                     bad.append((file.relative, decoded))
                     continue
                 pixels, is_grey = decoded
-                shape = shape or pixels.shape
-                if pixels.shape != shape:
+                if out is None:
+                    out = stack.enter_context(ArrayFile(cache / "image.npy", np.uint8, pixels.shape))
+                if pixels.shape != out.row_shape:
                     raise DataError(
-                        f"images differ in size: {root / good[0].relative if good else file.relative} has "
-                        f"{shape[1]}x{shape[0]} pixels, {root / file.relative} has {pixels.shape[1]}x{pixels.shape[0]}",
+                        f"images differ in size: {root / good[0].relative} has {out.row_shape[1]}x{out.row_shape[0]} "
+                        f"pixels, {root / file.relative} has {pixels.shape[1]}x{pixels.shape[0]}",
                         "set data.image_size to bring them to one size",
                     )
                 grey = grey and is_grey
                 good.append(file)
                 rows.append(pixels)
-            for pixels in rows:
-                out.write(pixels.tobytes())
+            if out is not None and rows:
+                out.append(np.stack(rows))
             advanced(start + len(batch), len(listing.files), f"{len(bad)} bad" if bad else "")
-        if bad and not skip_bad:
+        if bad and not options.skip_bad:
             raise DataError(
                 skipped_message([f"{name} ({why})" for name, why in bad], "cannot be decoded"),
                 "mend or remove them, or leave them out with data.skip_bad=true",
             )
         _check_classes_left(root, listing, good)
-        assert shape is not None
-        out.flush()
-        _add_header(temporary, (len(good), *shape), grey)
-    labels = io.BytesIO()
-    np.save(labels, np.asarray([file.label for file in good], np.int64), allow_pickle=False)
-    write_bytes(cache / "labels.npy", labels.getvalue())
-    write_json(
-        cache / "ids.json",
-        {
-            "ids": [file.relative for file in good],
-            "has_test_folder": listing.has_test_folder,
-            "in_test_folder": [file.in_test_folder for file in good],
-        },
-    )
-    channels = 1 if grey else 3
+    assert out is not None
+    shape = (*out.row_shape[:2], 1 if grey else 3)
+    if grey:
+        colored = np.load(cache / "image.npy", mmap_mode="r", allow_pickle=False)
+        with ArrayFile(cache / "image.npy", np.uint8, shape) as file_of_grey:
+            for start in range(0, len(colored), _BATCH):
+                file_of_grey.append(colored[start : start + _BATCH, ..., :1])
+    given = {True: TEST, False: TRAIN} if listing.has_test_folder else {False: UNASSIGNED}
+    parts = [given[file.in_test_folder] for file in good]
+    write_samples(cache, [file.label for file in good], parts, [file.relative for file in good])
     skipped = [f"{name} ({why})" for name, why in bad]
-    return {"classes": list(listing.classes), "shape": [len(good), *shape[:2], channels], "white": 255, "skipped": skipped}
+    return {
+        "kind": "image",
+        "classes": list(listing.classes),
+        "shape": [len(good), *shape],
+        "full_scale": 255,
+        "skipped": skipped,
+    }
 
 
 def skipped_message(skipped: list[str], what: str = "were left out: they cannot be decoded") -> str:
@@ -246,24 +253,3 @@ def _check_classes_left(root: Path, listing: Listing, good: list[ImageFile]) -> 
             raise DataError(
                 f"class '{name}' under {root} has no image that can be decoded", "mend its images or remove its folder"
             )
-
-
-def _add_header(path: Path, shape: tuple[int, ...], grey: bool) -> None:
-    """Turn raw RGB pixels into an ``.npy`` file in place, with one channel if all images are grey.
-
-    It is written as a stream, because a full disk ends a process that writes through a memory map.
-    """
-    raw = np.memmap(path, np.uint8, "r", shape=shape)
-    with_header = path.with_name(path.name + ".npy")
-    out_shape = (*shape[:3], 1) if grey else shape
-    try:
-        with with_header.open("wb") as out:
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": out_shape}
-            np.lib.format.write_array_header_1_0(out, header)
-            for start in range(0, len(raw), _BATCH):
-                pixels = raw[start : start + _BATCH]
-                out.write((pixels[..., :1] if grey else pixels).tobytes())
-        del raw
-        with_header.replace(path)
-    finally:
-        with_header.unlink(missing_ok=True)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.data.cache import TEST, TRAIN, VALIDATION
 from edgekd.errors import DataError
-
-MIN_PER_CLASS = 3
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Sorted, disjoint indices of the images of each split, ``int64``."""
+    """Sorted, disjoint indices of the samples of each split, ``int64``."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -33,50 +32,56 @@ def split(
     validation: float,
     test: float,
     seed: int,
-    fixed_test: NDArray[np.bool_] | None = None,
+    parts: NDArray[np.uint8] | None = None,
 ) -> Splits:
-    """Split image indices so that every class keeps its share in every split.
+    """Split sample indices so that every class keeps its share in every split.
 
     Args:
-        labels: Class index of each image.
+        labels: Class index of each sample.
         classes: Class names, for messages.
-        validation: Share of all images (of the training images where ``fixed_test`` is given) held out.
-        test: Share of all images held out for the final figures; unused where ``fixed_test`` is given.
+        validation: Share of all samples (of the training samples where ``parts`` names test samples) held out;
+            unused where ``parts`` names validation samples.
+        test: Share of all samples held out for the final figures; unused where ``parts`` names test samples.
         seed: Decides who goes where.
-        fixed_test: Marks images that are test images already.
+        parts: The split each sample brings, see :mod:`edgekd.data.cache`.
 
     Raises:
         DataError: Fewer than two classes, a class with too few images, or shares that leave none to train on.
     """
     if len(classes) < 2:
         raise DataError(
-            f"the data has one class only ({', '.join(classes)}); at least 2 are needed", "add images of other classes"
+            f"the data has one class only ({', '.join(classes)}); at least 2 are needed", "add samples of other classes"
         )
-    if fixed_test is None and validation + test >= 1:
+    given = parts if parts is not None else np.zeros(len(labels), np.uint8)
+    makes_validation, makes_test = not (given == VALIDATION).any(), not (given == TEST).any()
+    if makes_test and (validation if makes_validation else 0) + test >= 1:
         raise DataError(
-            f"data.validation ({validation:g}) and data.test ({test:g}) leave no training images", "lower one of them"
+            f"data.validation ({validation:g}) and data.test ({test:g}) leave no training samples", "lower one of them"
         )
-    parts: dict[str, list[NDArray[np.int64]]] = {"train": [], "validation": [], "test": []}
+    found: dict[str, list[NDArray[np.int64]]] = {"train": [], "validation": [], "test": []}
     for index, name in enumerate(classes):
         members = np.flatnonzero(labels == index)
-        tests = members[fixed_test[members]] if fixed_test is not None else None
-        if tests is not None:
-            members = np.setdiff1d(members, tests)
-            if len(tests) == 0:
-                raise DataError(f"class '{name}' has no test images", "every class needs images in test/ as well")
-        needed = MIN_PER_CLASS - 1 if tests is not None else MIN_PER_CLASS
+        held_out, tests = members[given[members] == VALIDATION], members[given[members] == TEST]
+        members = members[given[members] <= TRAIN]
+        if not makes_test and len(tests) == 0:
+            raise DataError(f"class '{name}' has no test samples", "every class needs samples in the test split as well")
+        needed = 1 + makes_validation + makes_test
         if len(members) < needed:
-            raise DataError(f"class '{name}' has {len(members)} image(s) to split, at least {needed} are needed", "add images")
+            raise DataError(
+                f"class '{name}' has {len(members)} sample(s) to split, at least {needed} are needed", "add samples"
+            )
         shuffled = np.random.default_rng([seed, index]).permutation(members)
-        if tests is None:
-            count = _share(len(members), test, len(members) - 2)
+        if makes_test:
+            count = _share(len(members), test, len(members) - 1 - makes_validation)
             tests, shuffled = shuffled[:count], shuffled[count:]
-        count = _share(len(members), validation, len(shuffled) - 1)
-        parts["test"].append(tests)
-        parts["validation"].append(shuffled[:count])
-        parts["train"].append(shuffled[count:])
-    train, held_out, tests_all = (np.sort(np.concatenate(parts[part])).astype(np.int64) for part in parts)
-    return Splits(train, held_out, tests_all)
+        if makes_validation:
+            count = _share(len(members), validation, len(shuffled) - 1)
+            held_out, shuffled = shuffled[:count], shuffled[count:]
+        found["test"].append(tests)
+        found["validation"].append(held_out)
+        found["train"].append(shuffled)
+    train, validation_all, test_all = (np.sort(np.concatenate(found[part])).astype(np.int64) for part in found)
+    return Splits(train, validation_all, test_all)
 
 
 def _share(count: int, share: float, most: int) -> int:

@@ -1,29 +1,44 @@
-"""The two training stages of a run: the teacher on labels, the student on labels and teacher."""
+"""The training stages of a run: teachers that need it on labels, the student on labels and teacher."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.data.images import ImageData
+from edgekd.data.dataset import Dataset
 from edgekd.distill.losses import cross_entropy, kd
+from edgekd.distill.teacher import (
+    TEST_LOGITS,
+    VALIDATION_LOGITS,
+    Imitate,
+    Member,
+    Teacher,
+    combined_logits,
+    imitating,
+    open_trained_elsewhere,
+)
+from edgekd.distill.teacher_check import check_teacher
 from edgekd.distill.trainer import Loss, clear_checkpoint, predict, train
-from edgekd.models.spec import Cost, build, call, cost, load, save_weights
-from edgekd.models.tensors import ModelSpec, image_classifier
-from edgekd.recipe import Recipe, Training
-from edgekd.safe.files import atomic_path
+from edgekd.models.derive import derive_student, inherit
+from edgekd.models.pretrained import content_digest, load_pretrained_body, open_pretrained
+from edgekd.models.references import KINDS, kind_of, name_of
+from edgekd.models.spec import Cost, build, cost, load, save_weights
+from edgekd.models.tensors import ModelSpec, classifier
+from edgekd.recipe import Recipe, TeacherMember, Training
+from edgekd.safe.files import save_array, sha256_file
+from edgekd.safe.user_code import code_digest
+from edgekd.safe.weights import load_into, read_weights
 from edgekd.tasks.classification import Metric, top1
 from edgekd.workspace import StageResult, Workspace
 
-_WEIGHTS, _TEST_LOGITS = "weights.safetensors", "test_logits.npy"
+_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -48,61 +63,140 @@ class TrainedModel:
     metric: Metric
     history: tuple[dict[str, float], ...]
 
+    @property
+    def name(self) -> str:
+        """Its model reference, with arguments."""
+        shown = ", ".join(f"{key}={value}" for key, value in self.spec.arguments.items())
+        return f"{self.spec.reference} ({shown})" if shown else self.spec.reference
+
 
 def set_threads(threads: int) -> None:
     """Use ``threads`` CPU threads in torch. Weights repeat bit for bit for one number of threads."""
     torch.set_num_threads(threads)
 
 
-def train_teacher(recipe: Recipe, data: ImageData, threads: int, workspace: Workspace) -> TrainedModel:
-    """Train the teacher with cross-entropy on the true labels."""
-    spec = _spec(recipe.teacher.model, data)
+def prepare_teacher(recipe: Recipe, data: Dataset, threads: int, allow_code: bool, workspace: Workspace) -> Teacher:
+    """Open or train every network that teaches, and check that what they say together is worth imitating.
+
+    Networks that come with their weights are opened first: a mistake in them shows before anything is trained.
+
+    Raises:
+        GateMissed: The teacher is no better than chance or a linear model.
+        ModelError, UsageError: A teacher cannot be opened, or does not fit the data.
+    """
+    wanted = list(enumerate(recipe.teacher.members))
+    members: dict[int, Member] = {}
+    for index, source in sorted(wanted, key=lambda each: not each[1].is_trained):
+        name = "teacher" if index == 0 else f"teacher-{index + 1}"
+        if source.is_trained:
+            members[index] = open_trained_elsewhere(name, source, data, workspace, allow_code)
+        else:
+            members[index] = _train_member(name, recipe, source, data, threads, workspace)
+    ordered = tuple(members[index] for index, _ in wanted)
+    rule = recipe.teacher.combine
+    metric = top1(combined_logits(ordered, rule, "test"), data.labels[data.splits.test])
+    teacher = Teacher(ordered, rule, metric, allow_code)
+    check_teacher(recipe, data, teacher, workspace)
+    return teacher
+
+
+def _train_member(
+    name: str, recipe: Recipe, source: TeacherMember, data: Dataset, threads: int, workspace: Workspace
+) -> Member:
+    """Train a teacher with cross-entropy on the true labels."""
+    spec = classifier(source.model, data.inputs, data.classes, source.arguments)
     training = recipe.teacher.train
 
     def loss(_inputs: dict[str, Tensor], outputs: dict[str, Tensor], target: Tensor) -> Tensor:
         return cross_entropy(outputs[spec.outputs[0].name], target, training.label_smoothing)
 
-    return _train_stage("teacher", recipe, spec, data, training, {}, lambda: loss, threads, workspace)
+    start = StartingWeights(source.weights, pretrained=KINDS[kind_of(source.model)].brings_weights)
+    extra = {"content": content_digest(source)} if start.anything else {}
+    trained = _train_stage(
+        name, recipe, spec, data, training, extra, lambda _: loss, lambda model: start.load(model, spec), threads, workspace
+    )
+    return Member(
+        source, trained.spec, trained.weights, None, trained.weights.parent, trained.digest, trained.cost, trained.history
+    )
 
 
-def distill_student(recipe: Recipe, data: ImageData, teacher: TrainedModel, threads: int, workspace: Workspace) -> TrainedModel:
+def distill_student(recipe: Recipe, data: Dataset, teacher: Teacher, threads: int, workspace: Workspace) -> TrainedModel:
     """Train the student: ``alpha * CE(labels) + beta * T^2 * KL(teacher || student)``."""
-    spec = _spec(recipe.student.model, data)
-    options = recipe.distill
+    options, student = recipe.distill, recipe.student
+    reference, arguments, derived = student.model, student.arguments, None
+    if reference == "from-teacher":
+        reference, arguments, derived = derive_student(teacher.members[0].source, student.arguments)
+    spec = classifier(reference, data.inputs, data.classes, arguments)
+    start = StartingWeights(student.weights, pretrained=False)
 
-    def make_loss() -> Loss:
-        imitated = load(teacher.spec, teacher.weights)
-        imitated.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return distillation_loss(
-            imitated, teacher.spec, spec, options.alpha, options.beta, options.temperature, options.train.label_smoothing
-        )
+    def make_loss(stack: ExitStack) -> Loss:
+        imitate = stack.enter_context(imitating(teacher, data.inputs, workspace)) if options.beta else None
+        return distillation_loss(imitate, spec, options.alpha, options.beta, options.temperature, options.train.label_smoothing)
 
-    weights = {"alpha": options.alpha, "beta": options.beta, "temperature": options.temperature, "teacher": teacher.digest}
-    return _train_stage("distill", recipe, spec, data, options.train, weights, make_loss, threads, workspace)
+    def begin(model: nn.Module) -> None:
+        if derived is not None:
+            inherit(model, _state(teacher.members[0], data, workspace, teacher.allow_code), derived)
+        start.load(model, spec)
+
+    extra = {
+        "alpha": options.alpha, "beta": options.beta, "temperature": options.temperature, "teacher": teacher.digest,
+        "derived": derived, "weights": start.digest(),
+    }  # fmt: skip
+    return _train_stage("distill", recipe, spec, data, options.train, extra, make_loss, begin, threads, workspace)
+
+
+def _state(member: Member, data: Dataset, workspace: Workspace, allow_code: bool) -> dict[str, Tensor]:
+    if member.spec is not None and member.weights is not None:
+        return dict(load(member.spec, member.weights).state_dict())
+    with open_pretrained(member.source, data.inputs, data.classes, workspace.log, allow_code) as opened:
+        return dict(opened.module.state_dict()) if opened.module is not None else {}
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """What a training starts from.
+
+    Attributes:
+        file: Path of a file of weights, or ``None``.
+        pretrained: Whether the weights that come with the model are used where there is no file.
+    """
+
+    file: str | None
+    pretrained: bool
+
+    @property
+    def anything(self) -> bool:
+        """Whether training does not start from random weights."""
+        return self.file is not None or self.pretrained
+
+    def digest(self) -> str | None:
+        """Return the SHA-256 of the file."""
+        return sha256_file(Path(self.file).expanduser()) if self.file is not None else None
+
+    def load(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Put the weights into ``model``."""
+        if self.file is not None:
+            path = Path(self.file).expanduser()
+            load_into(model, read_weights(path), str(path))
+        elif self.pretrained:
+            load_pretrained_body(model, spec)
 
 
 def distillation_loss(
-    teacher: nn.Module, teacher_spec: ModelSpec, student_spec: ModelSpec,
-    alpha: float, beta: float, temperature: float, label_smoothing: float,
-) -> Loss:  # fmt: skip
+    imitate: Imitate | None, spec: ModelSpec, alpha: float, beta: float, temperature: float, label_smoothing: float
+) -> Loss:
     """Return the loss of offline response distillation; a term of weight 0 is not computed."""
-    image, logits = student_spec.inputs[0].name, student_spec.outputs[0].name
+    logits = spec.outputs[0].name
 
     def loss(inputs: dict[str, Tensor], outputs: dict[str, Tensor], target: Tensor) -> Tensor:
         total = torch.zeros(())
         if alpha:
             total = total + alpha * cross_entropy(outputs[logits], target, label_smoothing)
-        if beta:
-            with torch.no_grad():
-                soft = call(teacher, teacher_spec, {teacher_spec.inputs[0].name: inputs[image]})
-            total = total + beta * kd(outputs[logits], soft[teacher_spec.outputs[0].name], temperature)
+        if beta and imitate is not None:
+            total = total + beta * kd(outputs[logits], imitate(inputs, temperature), temperature)
         return total
 
     return loss
-
-
-def _spec(reference: str, data: ImageData) -> ModelSpec:
-    return image_classifier(reference, data.image_shape, data.mean, data.std, data.classes)
 
 
 def _stream_seed(seed: int, stream: str) -> int:
@@ -111,12 +205,12 @@ def _stream_seed(seed: int, stream: str) -> int:
 
 
 def _train_stage(
-    name: str, recipe: Recipe, spec: ModelSpec, data: ImageData, training: Training, extra: dict[str, Any],
-    make_loss: Callable[[], Loss], threads: int, workspace: Workspace,
+    name: str, recipe: Recipe, spec: ModelSpec, data: Dataset, training: Training, extra: dict[str, Any],
+    make_loss: Callable[[ExitStack], Loss], begin: Callable[[nn.Module], None], threads: int, workspace: Workspace,
 ) -> TrainedModel:  # fmt: skip
     inputs = {
-        "model": spec.to_json(), "data": data.digest, "training": training.model_dump(), "seed": recipe.seed,
-        "augment": recipe.data.augment.model_dump(), "threads": threads, **extra,
+        "model": spec.to_json(), "code": code_key(spec.reference), "data": data.digest, "training": training.model_dump(),
+        "seed": recipe.seed, "augment": recipe.data.augment.model_dump(), "threads": threads, **extra,
     }  # fmt: skip
 
     def work(folder: Path) -> dict[str, Any]:
@@ -124,17 +218,27 @@ def _train_stage(
         seed = _stream_seed(recipe.seed, name)
         torch.manual_seed(seed)
         model = build(spec)
-        history = train(model, spec, data, training, recipe.data.augment, make_loss(), seed, folder, workspace.listener)
+        begin(model)
+        with ExitStack() as stack:
+            history = train(
+                model, spec, data, training, recipe.data.augment, make_loss(stack), seed, folder, workspace.listener
+            )
         save_weights(model, folder / _WEIGHTS)
+        save_array(folder / VALIDATION_LOGITS, predict(model, spec, data, data.splits.validation))
         logits = predict(model, spec, data, data.splits.test)
-        _save_array(folder / _TEST_LOGITS, logits)
+        save_array(folder / TEST_LOGITS, logits)
         clear_checkpoint(folder)
         metric = top1(logits, data.labels[data.splits.test])
         return {"cost": asdict(cost(model, spec)), "metric": asdict(metric), "history": history}
 
-    what = f"{spec.reference}, {training.epochs} epochs of {len(data.splits.train):,} images on {threads} threads"
+    what = f"{spec.reference}, {training.epochs} epochs of {len(data.splits.train):,} samples on {threads} threads"
     stage = workspace.stage(name, what, inputs, work, _describe)
     return _trained(spec, stage)
+
+
+def code_key(reference: str) -> str | None:
+    """Return a digest of the user's code that ``reference`` names, if it names any."""
+    return code_digest(name_of(reference)) if kind_of(reference) == "python" else None
 
 
 def _describe(result: dict[str, Any]) -> str:
@@ -145,12 +249,7 @@ def _describe(result: dict[str, Any]) -> str:
 def _trained(spec: ModelSpec, stage: StageResult) -> TrainedModel:
     metric = stage.result["metric"]
     return TrainedModel(
-        spec=spec, weights=stage.path(_WEIGHTS), digest=stage.files[_WEIGHTS], test_logits=stage.path(_TEST_LOGITS),
+        spec=spec, weights=stage.path(_WEIGHTS), digest=stage.files[_WEIGHTS], test_logits=stage.path(TEST_LOGITS),
         cost=Cost(**stage.result["cost"]), metric=Metric(metric["name"], metric["value"], tuple(metric["ci95"]), metric["n"]),
         history=tuple(stage.result["history"]),
     )  # fmt: skip
-
-
-def _save_array(path: Path, array: NDArray[np.float32]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.data.batches import augment, batches, steps_per_epoch
-from edgekd.data.images import ImageData
+from edgekd.data.dataset import Dataset
 from edgekd.distill.checkpoint import Place, load_checkpoint, save_checkpoint
 from edgekd.errors import ModelError
 from edgekd.models.spec import call
@@ -33,7 +34,7 @@ Loss = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor], Tensor]
 _CHECKPOINT = "checkpoint.safetensors"
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _SECONDS_BETWEEN_NEWS = 0.1
-_EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500
 
 
 def one_cycle(step: int, total: int, peak: float) -> float:
@@ -59,7 +60,7 @@ def step_seed(seed: int, epoch: int, step: int) -> int:
 def train(
     model: nn.Module,
     spec: ModelSpec,
-    data: ImageData,
+    data: Dataset,
     training: Training,
     augmentation: Augment,
     loss: Loss,
@@ -121,14 +122,16 @@ def clear_checkpoint(folder: Path) -> None:
 
 
 def _step(
-    model: nn.Module, spec: ModelSpec, data: ImageData, training: Training, augmentation: Augment, loss: Loss,
+    model: nn.Module, spec: ModelSpec, data: Dataset, training: Training, augmentation: Augment, loss: Loss,
     optimizer: torch.optim.Optimizer, seed: int, place: Place, per_epoch: int, total: int, indices: NDArray[np.int64],
 ) -> float:  # fmt: skip
     torch.manual_seed(step_seed(seed, place.epoch, place.step))
     for group in optimizer.param_groups:
         group["lr"] = one_cycle(place.epoch * per_epoch + place.step, total, training.learning_rate)
-    images = augment(data.normalised(indices), indices, augmentation, seed, place.epoch)
-    inputs = {spec.inputs[0].name: torch.from_numpy(images).contiguous(memory_format=torch.channels_last)}
+    arrays = data.batch(indices)
+    if data.kind == "image":
+        arrays["image"] = augment(arrays["image"], indices, augmentation, seed, place.epoch)
+    inputs = tensors(arrays)
     target = torch.from_numpy(data.labels[indices])
     with torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16"):
         result = loss(inputs, call(model, spec, inputs), target)
@@ -138,20 +141,24 @@ def _step(
     return result.item()
 
 
+def tensors(arrays: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Return a batch as tensors, images in channels-last memory, which convolutions are fastest on."""
+    made = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: each.contiguous(memory_format=torch.channels_last) if each.ndim == 4 else each for name, each in made.items()}
+
+
 def _note(place: Place, epochs: int) -> str:
     known = f", validation {place.history[-1]['validation']:.1%}" if place.history else ""
     return f"epoch {min(place.epoch + 1, epochs)}/{epochs}{known}"
 
 
 def predict(
-    model: nn.Module, spec: ModelSpec, data: ImageData, indices: NDArray[np.int64], precision: str = "fp32"
+    model: nn.Module, spec: ModelSpec, data: Dataset, indices: NDArray[np.int64], precision: str = "fp32"
 ) -> NDArray[np.float32]:
     """Return the logits of ``model`` in evaluation mode: ``float32 [len(indices), classes]``."""
     model.eval()
     rows = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        for start in range(0, len(indices), _EVALUATION_BATCH):
-            images = torch.from_numpy(data.normalised(indices[start : start + _EVALUATION_BATCH]))
-            inputs = {spec.inputs[0].name: images.contiguous(memory_format=torch.channels_last)}
-            rows.append(call(model, spec, inputs)[spec.outputs[0].name].float().numpy())
+        for arrays in data.batches(indices, EVALUATION_BATCH):
+            rows.append(call(model, spec, tensors(arrays))[spec.outputs[0].name].float().numpy())
     return np.concatenate(rows)

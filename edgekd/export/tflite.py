@@ -1,34 +1,47 @@
-"""PyTorch to TFLite with images in NHWC, as Android and iOS apps hand them over."""
+"""PyTorch to TFLite with named inputs and outputs, and images in NHWC, as Android and iOS apps hand them over."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from edgekd.models.spec import example_inputs, load
-from edgekd.models.tensors import spec_from_json
+from torch import Tensor, nn
+
+from edgekd.models.spec import call, example_inputs, load
+from edgekd.models.tensors import ModelSpec, spec_from_json
 from edgekd.safe.files import atomic_path
+
+
+class _Named(nn.Module):
+    """Takes inputs by name, images in NHWC, and returns outputs by name: the converter keeps these names."""
+
+    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.model, self.spec = model, spec
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        images = {each.name for each in self.spec.inputs if each.layout == "NCHW"}
+        ordered = {name: value.permute(0, 3, 1, 2) if name in images else value for name, value in inputs.items()}
+        return call(self.model, self.spec, ordered)
 
 
 def export_tflite(spec: dict[str, Any], weights: str, out: str) -> dict[str, Any]:
     """Write the network of ``spec`` to ``out`` as float32 TFLite with a batch of 1. Runs in a child process.
 
     Args:
-        spec: A :class:`~edgekd.models.spec.ModelSpec` as plain data.
+        spec: A :class:`~edgekd.models.tensors.ModelSpec` as plain data.
         weights: Its safetensors file.
         out: Path of the file to write.
     """
     import litert_torch
 
     described = spec_from_json(spec)
-    model = load(described, Path(weights))
-    images = [index for index, each in enumerate(described.inputs) if each.layout == "NCHW"]
-    wrapped = litert_torch.to_channel_last_io(model, args=images)
-    arguments = tuple(
-        tensor.permute(0, 2, 3, 1).contiguous() if index in images else tensor
-        for index, tensor in enumerate(example_inputs(described).values())
-    )
-    converted = litert_torch.convert(wrapped.eval(), arguments)
+    model = _Named(load(described, Path(weights)), described).eval()
+    arguments = {
+        each.name: tensor.permute(0, 2, 3, 1).contiguous() if each.layout == "NCHW" else tensor
+        for each, tensor in zip(described.inputs, example_inputs(described).values(), strict=True)
+    }
+    converted = litert_torch.convert(model, sample_kwargs=arguments)
     with atomic_path(Path(out)) as temporary:
         converted.export(str(temporary))
     return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -11,11 +12,13 @@ class ZooEntry:
 
     Attributes:
         factory: ``module:function`` that builds it, called as ``factory(channels, classes)``.
-        summary: One line for ``edgekd plan``.
+        summary: One line for ``edgekd plan`` and ``edgekd models``.
+        inputs: What it takes.
     """
 
     factory: str
     summary: str
+    inputs: Literal["image", "audio", "text", "features"] = "image"
 
 
 ZOO: dict[str, ZooEntry] = {

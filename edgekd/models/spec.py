@@ -1,11 +1,11 @@
 """How a model is described, rebuilt, saved and counted.
 
-A model is a spec (a zoo name and its arguments) and a safetensors file of weights; nothing is ever unpickled.
+A model is a spec (a reference and its arguments) and a safetensors file of weights; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ModelError
-from edgekd.models.catalog import ZOO
+from edgekd.models.builders import build_module
 from edgekd.models.tensors import ModelSpec
 from edgekd.safe.files import atomic_path
 
@@ -22,15 +22,16 @@ def build(spec: ModelSpec) -> nn.Module:
     """Build the network of ``spec`` with fresh weights, drawn from torch's global generator.
 
     Raises:
-        ModelError: The network cannot take these inputs.
+        ModelError: The network cannot take these inputs, or has other outputs.
     """
-    module, _, function = ZOO[spec.reference.partition(":")[2]].factory.partition(":")
-    channels, classes = spec.inputs[0].shape[0], spec.outputs[0].shape[0]
-    model: nn.Module = getattr(importlib.import_module(module), function)(channels, classes)
+    model = build_module(spec)
     try:
-        outputs = call(model.eval(), spec, example_inputs(spec))
-    except RuntimeError as error:
-        raise ModelError(f"{spec.reference} cannot take images of shape {spec.inputs[0].shape}: {error}") from error
+        with torch.no_grad():
+            outputs = call(model.eval(), spec, example_inputs(spec))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shown = ", ".join(f"{each.name} of shape {each.shape}" for each in spec.inputs)
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{spec.reference} cannot take {shown}: {first}") from error
     for expected in spec.outputs:
         found = tuple(outputs[expected.name].shape[1:])
         if found != expected.shape:
@@ -50,7 +51,7 @@ def call(model: nn.Module, spec: ModelSpec, inputs: dict[str, Tensor]) -> dict[s
     the order of ``spec``, or a mapping.
     """
     returned = model(*(inputs[each.name] for each in spec.inputs))
-    if isinstance(returned, dict):
+    if isinstance(returned, Mapping):
         return {each.name: returned[each.name] for each in spec.outputs}
     tensors = [returned] if isinstance(returned, Tensor) else list(returned)
     return {each.name: tensor for each, tensor in zip(spec.outputs, tensors, strict=True)}
@@ -78,13 +79,13 @@ class Cost:
     """What a network costs.
 
     Attributes:
-        params: Trained parameters.
-        macs: Multiply-accumulates for one sample, in convolutions and matrix products.
-        size_bytes: Parameters and buffers as stored, 4 bytes each in float32.
+        params: Trained parameters; ``None`` for a black box.
+        macs: Multiply-accumulates for one sample, in convolutions and matrix products; ``None`` for a black box.
+        size_bytes: Parameters and buffers as stored, 4 bytes each in float32; of a black box, its files.
     """
 
-    params: int
-    macs: int
+    params: int | None
+    macs: int | None
     size_bytes: int
 
 

@@ -11,28 +11,28 @@ import numpy as np
 from edgekd.safe.files import write_bytes
 
 
-def quantize_onnx(model: str, calibration: str, input_name: str, out: str) -> dict[str, Any]:
+def quantize_onnx(model: str, calibration: str, out: str) -> dict[str, Any]:
     """Write the int8 form of the float32 ONNX file ``model`` to ``out``. Runs in a child process.
 
     Args:
         model: Path of the float32 file.
-        calibration: ``.npy`` file of normalised inputs, ``float32 [n, channels, height, width]``.
-        input_name: Name of the input they go to.
+        calibration: ``.npz`` file of every input by name, ``[n, ...]``; images are normalised and NCHW.
         out: Path of the file to write.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    samples = np.load(calibration, mmap_mode="r", allow_pickle=False)
+    with np.load(calibration, allow_pickle=False) as archive:
+        samples = dict(archive)
 
     class Samples(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.rest = iter(range(len(samples)))
+            self.rest = iter(range(len(next(iter(samples.values())))))
 
         def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
             index = next(self.rest, None)
-            return None if index is None else {input_name: np.asarray(samples[index : index + 1])}
+            return None if index is None else {name: array[index : index + 1] for name, array in samples.items()}
 
     with tempfile.TemporaryDirectory(dir=Path(out).parent, prefix=".", suffix=".tmp") as scratch:
         folded, quantized = Path(scratch, "folded.onnx"), Path(scratch, "int8.onnx")

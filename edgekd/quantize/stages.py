@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.artifacts import Artifact, file_name
-from edgekd.data.images import ImageData
+from edgekd.data.dataset import Dataset
 from edgekd.distill.stages import TrainedModel
 from edgekd.export.stages import describe_size
 from edgekd.quantize.calibration import calibration_indices
@@ -26,7 +26,7 @@ _SOURCES: dict[ArtifactName, ArtifactName] = {
 
 
 def quantize_exports(
-    recipe: Recipe, data: ImageData, student: TrainedModel, exported: dict[ArtifactName, Artifact], workspace: Workspace
+    recipe: Recipe, data: Dataset, student: TrainedModel, exported: dict[ArtifactName, Artifact], workspace: Workspace
 ) -> dict[ArtifactName, Artifact]:
     """Return every artifact of the recipe, in its order: the exported ones and those quantized from them.
 
@@ -40,7 +40,7 @@ def quantize_exports(
 
 
 def _quantize(
-    name: ArtifactName, recipe: Recipe, data: ImageData, student: TrainedModel,
+    name: ArtifactName, recipe: Recipe, data: Dataset, student: TrainedModel,
     exported: dict[ArtifactName, Artifact], workspace: Workspace,
 ) -> Artifact:  # fmt: skip
     source = exported[_SOURCES[name]]
@@ -50,7 +50,7 @@ def _quantize(
     else:
         chosen = calibration_indices(data.splits.train, data.labels, recipe.quantize.calibration_samples, recipe.seed)
         inputs = {"model": source.sha256, "data": data.digest, "calibration": chosen.tolist()}
-        what = f"static int8, ranges from {len(chosen)} training images"
+        what = f"static int8, ranges from {len(chosen)} training samples"
 
     def work(folder: Path) -> dict[str, Any]:
         out = folder / file_name(name)
@@ -59,14 +59,11 @@ def _quantize(
             run_in_child("edgekd.quantize.tflite:cast_tflite_fp16", arguments, log=workspace.log)
         else:
             with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
-                samples = Path(scratch, "calibration.npy")
-                np.save(samples, data.normalised(chosen), allow_pickle=False)
+                samples = Path(scratch, "calibration.npz")
+                np.savez(samples, allow_pickle=False, **data.batch(chosen))
                 arguments["calibration"] = str(samples)
-                if name == "onnx-int8":
-                    arguments["input_name"] = student.spec.inputs[0].name
-                    run_in_child("edgekd.quantize.onnx:quantize_onnx", arguments, log=workspace.log)
-                else:
-                    run_in_child("edgekd.quantize.tflite:quantize_tflite", arguments, log=workspace.log)
+                kind = "onnx" if name == "onnx-int8" else "tflite"
+                run_in_child(f"edgekd.quantize.{kind}:quantize_{kind}", arguments, log=workspace.log)
         return {"size_bytes": out.stat().st_size}
 
     stage = workspace.stage(name, what, inputs, work, describe_size)

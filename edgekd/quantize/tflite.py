@@ -14,17 +14,17 @@ def quantize_tflite(model: str, calibration: str, out: str) -> dict[str, Any]:
     """Write the int8 form of the float32 TFLite file ``model`` to ``out``. Runs in a child process.
 
     Args:
-        model: Path of the float32 file, with one NHWC input.
-        calibration: ``.npy`` file of normalised inputs, ``float32 [n, channels, height, width]``.
+        model: Path of the float32 file; its images are NHWC.
+        calibration: ``.npz`` file of every input by name, ``[n, ...]``; images are normalised and NCHW.
         out: Path of the file to write.
     """
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
-    samples = np.load(calibration, mmap_mode="r", allow_pickle=False)
-    ((signature, names),) = Interpreter(model).get_signature_list().items()
-    (name,) = names["inputs"]
+    with np.load(calibration, allow_pickle=False) as archive:
+        samples = {name: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for name, array in archive.items()}
+    (signature,) = Interpreter(model).get_signature_list()
     flavour = recipe.static_wi8_ai8()
     rules = recipe_manager.RecipeManager()
     rules.load_quantization_recipe(flavour)
@@ -32,7 +32,9 @@ def quantize_tflite(model: str, calibration: str, out: str) -> dict[str, Any]:
     # order and cuts off the strongest outputs.
     ranges = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     # A list, because the calibrator goes over it twice.
-    ranges.calibrate({signature: [{name: np.ascontiguousarray(each[None].transpose(0, 2, 3, 1))} for each in samples]}, rules)
+    count = len(next(iter(samples.values())))
+    rows = [{name: np.ascontiguousarray(each[i : i + 1]) for name, each in samples.items()} for i in range(count)]
+    ranges.calibrate({signature: rows}, rules)
     quantized = quantizer.Quantizer(model, flavour).quantize(ranges.get_model_qsvs())
     write_bytes(Path(out), bytes(quantized.quantized_model))
     return {}

@@ -17,7 +17,7 @@ def model_card(report: Report) -> str:
     missed = [f"- **{gate.name}**: {gate.value:.4g}, promised {gate.limit:.4g}" for gate in report.gates if not gate.passed]
     return "\n".join([
         f"# {recipe.name}", "",
-        f"{student.spec.reference}, distilled from {teacher.spec.reference}, for {recipe.task} "
+        f"{student.name}, distilled from {teacher.name}, for {recipe.task} "
         f"in {len(labels)} classes: {shown}.",
         "", "## Files", "", *table, "",
         f"Top-1 accuracy on the {report.counts['test']:,} images of the test split, with the 95 % Wilson interval. "

@@ -10,8 +10,9 @@ from typing import Any
 from edgekd import __version__
 from edgekd.artifacts import file_name
 from edgekd.benchmark.stages import Latency
-from edgekd.data.images import ImageData
+from edgekd.data.dataset import Dataset
 from edgekd.distill.stages import TrainedModel
+from edgekd.distill.teacher import Teacher
 from edgekd.recipe import ArtifactName, Recipe
 from edgekd.recipe_file import dump_recipe
 from edgekd.report.model_card import model_card
@@ -24,7 +25,7 @@ from edgekd.workspace import Workspace
 
 
 def publish(
-    recipe: Recipe, data: ImageData, teacher: TrainedModel, student: TrainedModel, verified: dict[ArtifactName, Verified],
+    recipe: Recipe, data: Dataset, teacher: Teacher, student: TrainedModel, verified: dict[ArtifactName, Verified],
     gates: list[Gate], latency: dict[ArtifactName, Latency], threads: int, workspace: Workspace,
 ) -> Report:  # fmt: skip
     """Write artifacts, labels, reports and manifest to the run folder; remove what an earlier run left there.
@@ -65,10 +66,11 @@ def publish(
     return report
 
 
-def _splits(data: ImageData) -> dict[str, Any]:
-    """Return which image is in which split, by the names their owner knows."""
+def _splits(data: Dataset) -> dict[str, Any]:
+    """Return which sample is in which split, by the names their owner knows."""
     parts = {"train": data.splits.train, "validation": data.splits.validation, "test": data.splits.test}
-    return {name: [data.ids[index] for index in indices] for name, indices in parts.items()}
+    ids = data.ids
+    return {name: [ids[index] for index in indices] for name, indices in parts.items()}
 
 
 def _manifest(folder: Path, names: list[str], seed: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from edgekd.artifacts import file_name
 from edgekd.benchmark.stages import Latency
 from edgekd.devices.profiles import usable_cores
 from edgekd.distill.stages import TrainedModel
+from edgekd.distill.teacher import Teacher
 from edgekd.recipe import ArtifactName, Recipe
 from edgekd.tasks.classification import Metric
 from edgekd.verify import Gate, Verified
@@ -64,7 +65,7 @@ class Report:
 
     recipe: Recipe
     folder: Path
-    teacher: TrainedModel
+    teacher: Teacher
     student: TrainedModel
     artifacts: tuple[MeasuredArtifact, ...]
     gates: tuple[Gate, ...]
@@ -126,9 +127,9 @@ def _metric(metric: Metric) -> dict[str, Any]:
     return {"name": metric.name, "value": metric.value, "ci95": list(metric.ci95), "n": metric.n}
 
 
-def _network(model: TrainedModel) -> dict[str, Any]:
+def _network(model: TrainedModel | Teacher) -> dict[str, Any]:
     return {
-        "name": model.spec.reference, "params": model.cost.params, "macs": model.cost.macs,
+        "name": model.name, "params": model.cost.params, "macs": model.cost.macs,
         "size_bytes": model.cost.size_bytes, "metric": _metric(model.metric),
     }  # fmt: skip
 

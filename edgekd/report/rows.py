@@ -23,9 +23,9 @@ def table_rows(report: Report) -> list[Row]:
     """Return a row for the teacher, the student and every artifact. Ratios are to the teacher's float32 size."""
     teacher, student = report.teacher, report.student
     rows = [
-        Row((f"teacher {teacher.spec.reference}", size(teacher.cost.size_bytes), "1.0x", percent(teacher.metric), "", "", "")),
+        Row((f"teacher {teacher.name}", size(teacher.cost.size_bytes), "1.0x", percent(teacher.metric), "", "", "")),
         Row((
-            f"student {student.spec.reference}", size(student.cost.size_bytes),
+            f"student {student.name}", size(student.cost.size_bytes),
             f"{teacher.cost.size_bytes / student.cost.size_bytes:.1f}x", percent(student.metric), "100.0 %", "", "",
         )),
     ]  # fmt: skip

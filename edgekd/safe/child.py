@@ -43,11 +43,6 @@ def run_in_child(
         EdgekdError: Whatever edgekd error the function raised, as the same type.
         Interrupted: A stop signal came while waiting.
     """
-    environment = dict(os.environ)
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
     read_end, write_end = os.pipe()
     with disk_errors(log):
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +54,7 @@ def run_in_child(
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,
-                env=environment,
+                env=child_environment(threads),
                 pass_fds=(write_end,),
                 start_new_session=True,  # Ctrl+C goes to the parent, which decides
             )
@@ -117,19 +112,39 @@ def _drain(descriptor: int) -> bytes:
     return bytes(rest)
 
 
+def child_environment(threads: int | None) -> dict[str, str]:
+    """Return the environment of a child: this one's imports, ``threads`` native threads, and less chatter."""
+    environment = dict(os.environ)
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    environment["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    return environment
+
+
 def _result(answer: bytes, exit_status: int, function: str, log: Path) -> Any:
     if answer and exit_status == 0:
         reply = json.loads(answer)
-        if "result" in reply:
-            return reply["result"]
-        kind = _error_types().get(reply["type"])
-        if kind is not None:
-            raise kind(reply["message"], reply["hint"])
-        raise ExportError(f"{function}: {reply['type']}: {reply['message']}", f"its full output is in {log}")
+        if "error" in reply:
+            raise raised(reply, function, log)
+        return reply["result"]
+    raise failure(exit_status, function, log)
+
+
+def raised(reply: dict[str, Any], function: str, log: Path) -> EdgekdError:
+    """Return what a child raised, ``{"error": type, "message", "hint"}``, as the same edgekd error or an ExportError."""
+    kind = _error_types().get(reply["error"])
+    if kind is not None:
+        return kind(reply["message"], reply["hint"])
+    return ExportError(f"{function}: {reply['error']}: {reply['message']}", f"its full output is in {log}")
+
+
+def failure(exit_status: int, function: str, log: Path) -> EdgekdError:
+    """Return the error for a child that died without an answer."""
     if exit_status == _KILLED_BY_KERNEL:
-        raise ResourceError(f"{function} was killed, most likely out of memory; its output is in {log}")
+        return ResourceError(f"{function} was killed, most likely out of memory; its output is in {log}")
     cause = signal.Signals(-exit_status).name if exit_status < 0 else f"exit status {exit_status}"
-    raise ExportError(f"{function} crashed ({cause})", f"its full output is in {log}")
+    return ExportError(f"{function} crashed ({cause})", f"its full output is in {log}")
 
 
 def _error_types() -> dict[str, type[EdgekdError]]:
@@ -144,7 +159,7 @@ def _error_types() -> dict[str, type[EdgekdError]]:
     return known
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its parent dies, so that no orphan keeps writing."""
     if sys.platform == "linux":
         import ctypes
@@ -158,19 +173,19 @@ def _die_with_parent(parent: int) -> None:
 def _main() -> None:
     function, descriptor, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     os.set_inheritable(descriptor, False)
-    _die_with_parent(parent)
+    die_with_parent(parent)
     arguments = json.loads(sys.stdin.buffer.read())
     module, _, name = function.partition(":")
     try:
         reply = {"result": getattr(importlib.import_module(module), name)(**arguments)}
     except MemoryError:
-        reply = {"type": "ResourceError", "message": f"{function}: out of memory", "hint": None}
+        reply = {"error": "ResourceError", "message": f"{function}: out of memory", "hint": None}
     except EdgekdError as error:
-        reply = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+        reply = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
     except Exception as error:
         traceback.print_exc()
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reply = {"type": type(error).__name__, "message": first_line[:500], "hint": None}
+        reply = {"error": type(error).__name__, "message": first_line[:500], "hint": None}
     sys.stdout.flush()
     with os.fdopen(descriptor, "wb") as pipe:
         pipe.write(json.dumps(reply).encode())

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from edgekd.errors import ResourceError, UsageError
 
@@ -79,6 +80,14 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write ``content`` to ``path`` as indented JSON, whole or not at all; NaN is an error."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def save_array(path: Path, array: Any) -> None:
+    """Write a NumPy array to ``path`` as ``.npy``, whole or not at all."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def sync_folder(folder: Path) -> None:

@@ -46,3 +46,19 @@ def proportion(name: str, successes: int, n: int) -> Metric:
 def agreement(logits: NDArray[np.float32], others: NDArray[np.float32]) -> float:
     """Return the share of rows where both have their largest logit at the same class."""
     return float((logits.argmax(1) == others.argmax(1)).mean())
+
+
+def expected_calibration_error(logits: NDArray[np.float32], labels: NDArray[np.int64], bins: int = 15) -> float:
+    """Return the mean gap between confidence and accuracy over bins of equal width, weighted by samples (Guo et al., 2017).
+
+    Args:
+        logits: ``[n, classes]``.
+        labels: ``[n]``.
+        bins: Number of bins of the confidence, over [0, 1].
+    """
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    confidence = 1 / np.exp(shifted).sum(1)  # the largest probability: its shifted logit is 0
+    right = logits.argmax(1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(place, right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))

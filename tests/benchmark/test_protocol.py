@@ -34,15 +34,15 @@ def test_every_run_is_timed_after_warm_up(finished: Report, tmp_path: Path, monk
     def counting(path: str, kind: str, threads: int | None = None) -> object:
         run, inputs, outputs = open_artifact(path, kind, threads)
 
-        def counted(array: NDArray[np.float32]) -> object:
+        def counted(arrays: dict[str, NDArray[np.float32]]) -> object:
             nonlocal calls
             calls += 1
-            return run(array)
+            return run(arrays)
 
         return counted, inputs, outputs
 
     monkeypatch.setattr(protocol, "open_artifact", counting)
-    np.save(tmp_path / "sample.npy", np.zeros((1, 1, 8, 8), np.float32))
-    times = measure(str(finished.path("onnx-fp32")), "onnx", str(tmp_path / "sample.npy"), 7, 20, 1)
+    np.savez(tmp_path / "sample.npz", image=np.zeros((1, 1, 8, 8), np.float32))
+    times = measure(str(finished.path("onnx-fp32")), "onnx", str(tmp_path / "sample.npz"), 7, 20, 1)
     assert (len(times), calls) == (20, 27)
     assert min(times) > 0

@@ -112,7 +112,7 @@ def test_plan_and_dry_run_say_the_same(capsys: pytest.CaptureFixture[str], monke
     assert "0.1*CE + 0.9*T^2*KL at T = 4" in planned
     content = json.loads(_run(capsys, monkeypatch, "plan", "digits", "--json")[1])
     assert content["recipe"]["name"] == "digits"
-    assert [stage["name"] for stage in content["stages"]][:3] == ["data", "teacher", "distill"]
+    assert [stage["name"] for stage in content["stages"]][:4] == ["data", "teacher", "teacher-check", "distill"]
 
 
 def test_missing_tflite_packages_give_the_pip_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

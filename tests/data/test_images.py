@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from edgekd.data.images import channel_statistics
+from edgekd.data.statistics import image_statistics
 from edgekd.errors import DataError
 from edgekd.recipe import Data, Recipe
 from tests.digits_data import digits_data
@@ -15,14 +15,14 @@ from tests.digits_data import digits_data
 def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     data = digits_data(tmp_path)
     raw = load_digits()
-    assert np.array_equal(data.images[..., 0], raw.images)
+    assert np.array_equal(data.raw["image"].array[..., 0], raw.images)
     assert np.array_equal(data.labels, raw.target)
     assert data.classes == tuple(map(str, raw.target_names))
-    assert data.image_shape == (8, 8, 1)
+    assert data.raw["image"].array.shape[1:] == (8, 8, 1)
     train = raw.images[data.splits.train] / 16
-    assert data.mean[0] == pytest.approx(train.mean(), abs=1e-6)
-    assert data.std[0] == pytest.approx(train.std(), abs=1e-6)
-    normal = data.normalised(data.splits.train)
+    assert (data.inputs[0].mean or ())[0] == pytest.approx(train.mean(), abs=1e-6)
+    assert (data.inputs[0].std or ())[0] == pytest.approx(train.std(), abs=1e-6)
+    normal = data.batch(data.splits.train)["image"]
     assert normal.shape == (len(data.splits.train), 1, 8, 8)
     assert normal.dtype == np.float32
     assert abs(normal.mean()) < 1e-4
@@ -43,4 +43,4 @@ def test_a_size_the_source_does_not_have_is_an_error(tmp_path: Path) -> None:
 def test_statistics_of_a_flat_channel_do_not_divide_by_zero() -> None:
     images = np.zeros((3, 2, 2, 2), np.uint8)
     images[..., 1] = [[[0, 255], [255, 0]]]
-    assert channel_statistics(images, 255) == ((0.0, 0.5), (1.0, 0.5))
+    assert image_statistics(images, np.arange(3), 255) == ((0.0, 0.5), (1.0, 0.5))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekd.data.cache import TEST, TRAIN, VALIDATION
 from edgekd.data.splits import split
 from edgekd.errors import DataError
 
@@ -36,19 +37,29 @@ def test_seed_decides() -> None:
 
 def test_a_fixed_test_split_is_kept() -> None:
     labels = np.repeat(np.arange(2), 10)
-    fixed = np.zeros(20, bool)
-    fixed[[0, 1, 12]] = True
+    fixed = np.full(20, TRAIN, np.uint8)
+    fixed[[0, 1, 12]] = TEST
     parts = split(labels, ("a", "b"), 0.2, 0.9, 0, fixed)
     assert parts.test.tolist() == [0, 1, 12]
     assert len(parts.train) + len(parts.validation) == 17
+
+
+def test_a_given_validation_split_is_kept_and_the_test_split_made() -> None:
+    labels = np.repeat(np.arange(2), 20)
+    given = np.full(40, TRAIN, np.uint8)
+    given[[3, 4, 25]] = VALIDATION
+    parts = split(labels, ("a", "b"), 0.9, 0.2, 0, given)
+    assert parts.validation.tolist() == [3, 4, 25]
+    assert (labels[parts.test] == 0).sum() == (labels[parts.test] == 1).sum() == 4
+    assert sorted([*parts.train, *parts.validation, *parts.test]) == list(range(40))
 
 
 @pytest.mark.parametrize(
     ("labels", "classes", "shares", "message"),
     [
         ([0] * 9, ("cat",), (0.2, 0.2), r"one class only \(cat\)"),
-        ([0] * 9 + [1] * 2, ("cat", "dog"), (0.2, 0.2), r"class 'dog' has 2 image"),
-        ([0] * 9 + [1] * 9, ("cat", "dog"), (0.6, 0.5), "leave no training images"),
+        ([0] * 9 + [1] * 2, ("cat", "dog"), (0.2, 0.2), r"class 'dog' has 2 sample"),
+        ([0] * 9 + [1] * 9, ("cat", "dog"), (0.6, 0.5), "leave no training samples"),
     ],
 )
 def test_too_little_is_an_error(labels: list[int], classes: tuple[str, ...], shares: tuple[float, float], message: str) -> None:

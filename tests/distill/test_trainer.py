@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.data.images import ImageData
+from edgekd.data.dataset import Dataset
 from edgekd.distill.losses import cross_entropy
 from edgekd.distill.trainer import one_cycle, predict, step_seed, train
 from edgekd.errors import Interrupted, ModelError
 from edgekd.models.spec import build
-from edgekd.models.tensors import ModelSpec, image_classifier
+from edgekd.models.tensors import ModelSpec, classifier
 from edgekd.progress import Silent
 from edgekd.recipe import Augment, Training
 from edgekd.safe.stop import stop_signals
@@ -24,13 +24,13 @@ AUGMENT = Augment(crop_padding=1, flip=True)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     torch.set_num_threads(2)
     return digits_data(tmp_path_factory.mktemp("digits"))
 
 
-def _spec(data: ImageData) -> ModelSpec:
-    return image_classifier("zoo:shallow_cnn", data.image_shape, data.mean, data.std, data.classes)
+def _spec(data: Dataset) -> ModelSpec:
+    return classifier("zoo:shallow_cnn", data.inputs, data.classes)
 
 
 def _loss(_inputs: dict[str, Tensor], outputs: dict[str, Tensor], target: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def _fresh(spec: ModelSpec) -> nn.Module:
     return build(spec)
 
 
-def _train(data: ImageData, folder: Path, training: Training = TRAINING, stop_at: int | None = None) -> nn.Module:
+def _train(data: Dataset, folder: Path, training: Training = TRAINING, stop_at: int | None = None) -> nn.Module:
     """Train from scratch or checkpoint; with ``stop_at``, get SIGINT after that many steps."""
     spec = _spec(data)
     model = _fresh(spec)
@@ -85,14 +85,14 @@ def test_step_seeds_differ() -> None:
     assert len({step_seed(0, epoch, step) for epoch in range(20) for step in range(50)}) == 1000
 
 
-def test_training_learns(data: ImageData, tmp_path: Path) -> None:
+def test_training_learns(data: Dataset, tmp_path: Path) -> None:
     model = _train(data, tmp_path, Training(epochs=8, batch_size=32, learning_rate=1e-2))
     held_out = data.splits.validation
     assert top1(predict(model, _spec(data), data, held_out), data.labels[held_out]).value > 0.8
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 16, 17, 40])
-def test_a_stopped_training_resumes_to_the_same_bits(data: ImageData, tmp_path: Path, stop_at: int) -> None:
+def test_a_stopped_training_resumes_to_the_same_bits(data: Dataset, tmp_path: Path, stop_at: int) -> None:
     whole = _train(data, tmp_path / "whole")
     with pytest.raises(Interrupted) as stopped:
         _train(data, tmp_path / "parts", stop_at=stop_at)
@@ -101,12 +101,12 @@ def test_a_stopped_training_resumes_to_the_same_bits(data: ImageData, tmp_path: 
     assert _equal(_train(data, tmp_path / "parts"), whole)
 
 
-def test_bfloat16_trains_and_repeats(data: ImageData, tmp_path: Path) -> None:
+def test_bfloat16_trains_and_repeats(data: Dataset, tmp_path: Path) -> None:
     training = Training(epochs=1, batch_size=128, precision="bf16")
     assert _equal(_train(data, tmp_path / "a", training), _train(data, tmp_path / "b", training))
 
 
-def test_divergence_is_an_error_with_advice(data: ImageData, tmp_path: Path) -> None:
+def test_divergence_is_an_error_with_advice(data: Dataset, tmp_path: Path) -> None:
     def broken(_inputs: dict[str, Tensor], outputs: dict[str, Tensor], _target: Tensor) -> Tensor:
         return outputs["logits"].sum() * float("nan")
 

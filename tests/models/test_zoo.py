@@ -9,12 +9,12 @@ import torch
 from edgekd.errors import ModelError
 from edgekd.models.catalog import ZOO
 from edgekd.models.spec import build, call, cost, load, save_weights
-from edgekd.models.tensors import ModelSpec, image_classifier, spec_from_json
+from edgekd.models.tensors import ModelSpec, classifier, image_input, spec_from_json
 
 
 def _spec(name: str, size: int = 32, channels: int = 3, classes: int = 10) -> ModelSpec:
     labels = tuple(map(str, range(classes)))
-    return image_classifier(f"zoo:{name}", (size, size, channels), (0.0,) * channels, (1.0,) * channels, labels)
+    return classifier(f"zoo:{name}", (image_input((size, size, channels), (0.0,) * channels, (1.0,) * channels),), labels)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,201 @@
+"""The teacher of a run: one network or an ensemble, trained here or elsewhere, of whatever framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgekd.data.dataset import Dataset
+from edgekd.distill.ensemble import combine
+from edgekd.distill.trainer import EVALUATION_BATCH, tensors
+from edgekd.models.adapter import Adapter, adapter_from_json, data_logits, teacher_inputs
+from edgekd.models.detect import detect, read_labels
+from edgekd.models.pretrained import content_digest, open_pretrained
+from edgekd.models.spec import Cost, call, load
+from edgekd.models.tensors import ModelSpec, TensorSpec
+from edgekd.recipe import TeacherMember
+from edgekd.safe import stop
+from edgekd.safe.files import save_array
+from edgekd.tasks.classification import Metric, top1
+from edgekd.workspace import Workspace
+
+VALIDATION_LOGITS, TEST_LOGITS = "validation_logits.npy", "test_logits.npy"
+_DETECTION_SAMPLES = 512
+
+Imitate = Callable[[dict[str, Tensor], float], Tensor]
+"""From what the student takes and a temperature to the logits it is to imitate, ``[n, classes]``."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One teaching network.
+
+    Attributes:
+        source: The recipe's words for it.
+        spec: How to rebuild it, if it was trained here.
+        weights: Its safetensors file, if it was trained here.
+        adapter: How to feed and read it, if it was trained elsewhere.
+        folder: Holds its logits on the validation and test splits.
+        digest: Of everything its outputs depend on.
+        cost: Parameters, multiply-accumulates, bytes.
+        history: Loss and validation accuracy per epoch, if it was trained here.
+    """
+
+    source: TeacherMember
+    spec: ModelSpec | None
+    weights: Path | None
+    adapter: Adapter | None
+    folder: Path
+    digest: str
+    cost: Cost
+    history: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What the student imitates.
+
+    Attributes:
+        members: One or more networks.
+        combine: How they agree, see :func:`edgekd.distill.ensemble.combine`.
+        metric: Of their agreement, on the test split.
+        allow_code: Whether a Keras file among them may hold code.
+    """
+
+    members: tuple[Member, ...]
+    combine: str
+    metric: Metric
+    allow_code: bool
+
+    @property
+    def name(self) -> str:
+        """Its model references."""
+        return " + ".join(each.source.model for each in self.members)
+
+    @property
+    def digest(self) -> str:
+        """Of everything its outputs depend on."""
+        shares = [f"{each.digest}*{each.source.weight:g}" for each in self.members]
+        return "+".join(shares) + (f" by {self.combine}" if len(shares) > 1 else "")
+
+    @property
+    def cost(self) -> Cost:
+        """All members together."""
+        params = [each.cost.params for each in self.members]
+        macs = [each.cost.macs for each in self.members]
+        size = sum(each.cost.size_bytes for each in self.members)
+        return Cost(_sum(params), _sum(macs), size)
+
+    @property
+    def history(self) -> tuple[dict[str, float], ...]:
+        """Of the first member that was trained here."""
+        return next((each.history for each in self.members if each.history), ())
+
+    def logits(self, split: str) -> NDArray[np.float32]:
+        """Return its logits on the ``validation`` or ``test`` split, ``[n, classes]``."""
+        return combined_logits(self.members, self.combine, split)
+
+
+def _sum(values: list[int | None]) -> int | None:
+    return None if None in values else sum(each or 0 for each in values)
+
+
+def combined_logits(members: tuple[Member, ...], rule: str, split: str) -> NDArray[np.float32]:
+    """Return the logits of ``members`` on a split, combined at a temperature of 1."""
+    name = {"validation": VALIDATION_LOGITS, "test": TEST_LOGITS}[split]
+    rows = [torch.from_numpy(np.load(each.folder / name, allow_pickle=False)) for each in members]
+    found: NDArray[np.float32] = combine(rows, [each.source.weight for each in members], rule).numpy()
+    return found
+
+
+def open_trained_elsewhere(name: str, source: TeacherMember, data: Dataset, workspace: Workspace, allow_code: bool) -> Member:
+    """Open a teacher that comes with its weights, find out how to feed it, and run it on the validation and test splits."""
+    labels = read_labels(Path(source.labels).expanduser()) if source.labels is not None else None
+
+    def work(folder: Path) -> dict[str, Any]:
+        with open_pretrained(source, data.inputs, labels or data.classes, workspace.log, allow_code) as opened:
+            some = _spread(data.splits.validation, _DETECTION_SAMPLES)
+            inputs, target = tensors(data.batch(some)), torch.from_numpy(data.labels[some])
+            adapter = detect(opened.described, source.preprocess, labels, data.inputs, data.classes, opened.run, inputs, target)
+            total = len(data.splits.validation) + len(data.splits.test)
+            done, parts = 0, {}
+            for file, indices in ((VALIDATION_LOGITS, data.splits.validation), (TEST_LOGITS, data.splits.test)):
+                rows = []
+                for arrays in data.batches(indices, EVALUATION_BATCH):
+                    stop.check_stop()
+                    fed = teacher_inputs(adapter, tensors(arrays), data.inputs)
+                    rows.append(data_logits(adapter, opened.run(fed)[adapter.output]).numpy())
+                    done += len(rows[-1])
+                    workspace.listener.stage_advanced(done, total, "")
+                parts[file] = np.concatenate(rows)
+                save_array(folder / file, parts[file])
+            metric = top1(parts[TEST_LOGITS], data.labels[data.splits.test])
+            notes = [*adapter.notes, *opened.described.notes]
+            return {"adapter": adapter.to_json(), "cost": asdict(opened.cost), "metric": asdict(metric), "notes": notes}
+
+    inputs = {
+        "teacher": source.model_dump(mode="json", include={"model", "arguments", "preprocess"}), "data": data.digest,
+        "content": content_digest(source), "labels": labels, "allow_code": allow_code,
+    }  # fmt: skip
+    stage = workspace.stage(name, f"{source.model} as it is, on validation and test split", inputs, work, _describe)
+    adapter = adapter_from_json(stage.result["adapter"])
+    return Member(source, None, None, adapter, stage.folder, stage.folder.name, Cost(**stage.result["cost"]), ())
+
+
+def _spread(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return ``count`` of ``indices``, evenly from first to last."""
+    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(np.int64)]
+
+
+def _describe(result: dict[str, Any]) -> str:
+    metric = result["metric"]
+    value = f"test top-1 {metric['value']:.2%} ({metric['ci95'][0]:.1%} to {metric['ci95'][1]:.1%})"
+    return "; ".join([value, *result["notes"]])
+
+
+@contextmanager
+def imitating(teacher: Teacher, specs: tuple[TensorSpec, ...], workspace: Workspace) -> Iterator[Imitate]:
+    """Open every member of ``teacher``; give a function that asks them all and combines what they say.
+
+    Args:
+        teacher: Who is imitated.
+        specs: What the student takes.
+        workspace: Its log gets what runtimes print.
+    """
+    with ExitStack() as stack:
+        asks = [_ask(each, specs, workspace, teacher.allow_code, stack) for each in teacher.members]
+        weights = [each.source.weight for each in teacher.members]
+
+        def imitate(inputs: dict[str, Tensor], temperature: float) -> Tensor:
+            with torch.no_grad():
+                return combine([ask(inputs) for ask in asks], weights, teacher.combine, temperature)
+
+        yield imitate
+
+
+def _ask(
+    member: Member, specs: tuple[TensorSpec, ...], workspace: Workspace, allow_code: bool, stack: ExitStack
+) -> Callable[[dict[str, Tensor]], Tensor]:
+    if member.adapter is None:
+        assert member.spec is not None and member.weights is not None
+        spec, module = member.spec, load(member.spec, member.weights)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return lambda inputs: call(module, spec, inputs)[spec.outputs[0].name]
+    adapter = member.adapter
+    labels = read_labels(Path(member.source.labels).expanduser()) if member.source.labels is not None else ()
+    classes = labels or tuple(str(index) for index in range(_outputs(member)))
+    opened = stack.enter_context(open_pretrained(member.source, specs, classes, workspace.log, allow_code))
+    return lambda inputs: data_logits(adapter, opened.run(teacher_inputs(adapter, inputs, specs))[adapter.output])
+
+
+def _outputs(member: Member) -> int:
+    """How many classes a member without labels of its own has: those of the data."""
+    return int(np.load(member.folder / TEST_LOGITS, mmap_mode="r", allow_pickle=False).shape[1])

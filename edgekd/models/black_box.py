@@ -1,0 +1,172 @@
+"""Black-box teachers: ONNX, Keras and TFLite files, opened in their own runtime in a child process.
+
+:func:`open_model` runs in the child, see :mod:`edgekd.safe.worker`, and is free of torch. The child takes real
+numbers and gives real numbers: it brings inputs to the file's dtype, quantizes and dequantizes, and cuts a batch
+into slices where the file was made for a fixed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import ModelError
+from edgekd.safe.model_files import check_file, check_keras, check_onnx, check_tflite, folder_bytes
+
+Arrays = dict[str, NDArray[Any]]
+_Opened = tuple[Callable[[Arrays], Arrays], list[dict[str, Any]], list[dict[str, Any]], int]
+
+
+def open_model(kind: str, path: str, allow_code: bool) -> tuple[dict[str, Any], Callable[[Arrays], Arrays]]:
+    """Open a model file. Runs in a child process.
+
+    Args:
+        kind: ``onnx``, ``keras`` or ``tflite``.
+        path: The file, or the folder of a SavedModel.
+        allow_code: Whether a Keras file may hold code of its own.
+
+    Returns:
+        ``{"inputs": [...], "outputs": [...], "batch": 1 | None, "size_bytes"}``, where each input and output has ``name``,
+        ``shape`` without the batch (``None``: any size), ``dtype``, ``scale`` and ``zero_point``; and how to run it.
+
+    Raises:
+        ModelError: The file is broken, keeps weights elsewhere, or holds code.
+    """
+    file = Path(path)
+    if kind != "keras" or not file.is_dir():
+        check_file(file)
+    run, inputs, outputs, size = _OPENERS[kind](file, allow_code)
+    if not inputs or not outputs:
+        raise ModelError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; at least one of each is needed")
+    sizes = {each["shape"][0] for each in inputs if each["shape"] and each["shape"][0] is not None}
+    batch = min(sizes) if sizes else None
+    described = {
+        "inputs": [each | {"shape": each["shape"][1:]} for each in inputs],
+        "outputs": [each | {"shape": each["shape"][1:]} for each in outputs],
+        "batch": batch, "size_bytes": size,
+    }  # fmt: skip
+
+    def answer(arrays: Arrays) -> Arrays:
+        count = len(next(iter(arrays.values())))
+        rows = []
+        for start in range(0, count, batch or count):
+            stop = start + (batch or count)
+            part = {each["name"]: _given(arrays[each["name"]][start:stop], each, batch) for each in inputs}
+            rows.append({each["name"]: _real(np.asarray(run(part)[each["name"]]), each)[: count - start] for each in outputs})
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    return described, answer
+
+
+def _given(values: NDArray[Any], described: dict[str, Any], batch: int | None) -> NDArray[Any]:
+    """Return real ``values`` as an input takes them, padded to a fixed batch with copies of the last."""
+    dtype = np.dtype(described["dtype"])
+    if described["scale"] is not None:
+        values = values / np.float32(described["scale"]) + described["zero_point"]
+    if np.issubdtype(dtype, np.integer) and not np.issubdtype(values.dtype, np.integer):
+        limits = np.iinfo(dtype)
+        values = np.clip(np.round(values), limits.min, limits.max)
+    values = values.astype(dtype)
+    if batch is not None and len(values) < batch:
+        values = np.concatenate([values, np.repeat(values[-1:], batch - len(values), axis=0)])
+    return np.ascontiguousarray(values)
+
+
+def _real(values: NDArray[Any], described: dict[str, Any]) -> NDArray[np.float32]:
+    if described["scale"] is None:
+        return values.astype(np.float32)
+    return (values.astype(np.float32) - np.float32(described["zero_point"])) * np.float32(described["scale"])
+
+
+def _onnx(path: Path, allow_code: bool) -> _Opened:
+    from edgekd.runtimes import open_onnx
+
+    size = check_onnx(path)
+    try:
+        run, inputs, outputs = open_onnx(str(path))
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise ModelError(f"ONNX Runtime cannot open {path}: {_first_line(error)}", "check it with onnx.checker") from None
+    for each in (*inputs, *outputs):
+        each["shape"] = [size if isinstance(size, int) and size > 0 else None for size in each["shape"]]
+    return run, inputs, outputs, size
+
+
+def _tflite(path: Path, allow_code: bool) -> _Opened:
+    from edgekd.runtimes import open_tflite
+
+    check_tflite(path)
+    try:
+        run, inputs, outputs = open_tflite(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"LiteRT cannot open {path}: {_first_line(error)}") from None
+    return run, inputs, outputs, folder_bytes(path)
+
+
+def _keras(path: Path, allow_code: bool) -> _Opened:
+    form = check_keras(path, allow_code)
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    if form == "saved_model":
+        return _saved_model(path)
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
+    except Exception as error:  # whatever a layer's constructor raises
+        raise ModelError(f"Keras cannot load {path}: {_first_line(error)}") from None
+    inputs = [_tensor(each, index, "input") for index, each in enumerate(model.inputs)]
+    outputs = [_tensor(each, index, "output") for index, each in enumerate(model.outputs)]
+    call = tf.function(lambda *values: model(list(values) if len(values) > 1 else values[0], training=False))
+
+    def run(arrays: Arrays) -> Arrays:
+        found = call(*(tf.constant(arrays[each["name"]]) for each in inputs))
+        listed = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list | tuple) else [found]
+        return {each["name"]: value.numpy() for each, value in zip(outputs, listed, strict=True)}
+
+    return run, inputs, outputs, folder_bytes(path)
+
+
+def _tensor(tensor: Any, index: int, side: str) -> dict[str, Any]:
+    name = str(getattr(tensor, "name", "") or f"{side}_{index}")
+    return {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype), "scale": None, "zero_point": None}
+
+
+def _saved_model(path: Path) -> _Opened:
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except Exception as error:  # TensorFlow raises OSError, ValueError, and types of its own
+        raise ModelError(f"TensorFlow cannot load {path}: {_first_line(error)}") from None
+    signatures = loaded.signatures
+    if not signatures:
+        raise ModelError(f"{path} has no signature to call", "save it with model.export(...), which adds one")
+    function = signatures["serving_default" if "serving_default" in signatures else next(iter(signatures))]
+
+    def described(name: str, spec: Any) -> dict[str, Any]:
+        shape = spec.shape.as_list() if spec.shape.rank is not None else [None]
+        return {"name": name, "shape": shape, "dtype": spec.dtype.name, "scale": None, "zero_point": None}
+
+    inputs = [described(name, spec) for name, spec in function.structured_input_signature[1].items()]
+    outputs = [described(name, spec) for name, spec in function.structured_outputs.items()]
+
+    def run(arrays: Arrays) -> Arrays:
+        # Held by this closure: a function of a SavedModel dies with the object it was loaded with.
+        assert loaded is not None
+        found = function(**{name: tf.constant(array) for name, array in arrays.items()})
+        return {name: value.numpy() for name, value in found.items()}
+
+    return run, inputs, outputs, folder_bytes(path)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+_OPENERS: dict[str, Callable[[Path, bool], _Opened]] = {"onnx": _onnx, "keras": _keras, "tflite": _tflite}
