@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from edgekd.data.cache import IDS, LABELS, PARTS
 from edgekd.data.dataset import Dataset, Raw
 from edgekd.data.folder import skipped_message
 from edgekd.data.sources import source_module
-from edgekd.data.splits import split
-from edgekd.data.statistics import image_statistics
+from edgekd.data.splits import Splits, split
+from edgekd.data.statistics import feature_statistics, image_statistics
+from edgekd.data.tokens import TOKENIZER, VOCABULARY, tokenize
 from edgekd.errors import DataError
-from edgekd.models.tensors import image_input
+from edgekd.models.tensors import TensorSpec, image_input
 from edgekd.recipe import Recipe
 from edgekd.workspace import StageResult, Workspace
 
@@ -37,32 +40,81 @@ def load_data(recipe: Recipe, workspace: Workspace) -> Dataset:
     )
     if stage.result["skipped"]:
         workspace.listener.warned(skipped_message(stage.result["skipped"]))
-    return _open(stage, recipe)
+    return _open(stage, recipe, workspace)
+
+
+_NOUNS = {"image": "images", "text": "texts", "waveform": "sounds", "features": "rows"}
 
 
 def _describe(result: dict[str, Any]) -> str:
     count, *shape = result["shape"]
-    return f"{count:,} images of {'x'.join(map(str, shape))} in {len(result['classes'])} classes"
+    size = f" of {'x'.join(map(str, shape))}" if shape else ""
+    return f"{count:,} {_NOUNS[result['kind']]}{size} in {len(result['classes'])} classes"
 
 
-def _open(stage: StageResult, recipe: Recipe) -> Dataset:
+def _open(stage: StageResult, recipe: Recipe, workspace: Workspace) -> Dataset:
     found, options = stage.result, recipe.data
     labels = np.load(stage.path(LABELS), allow_pickle=False)
     classes = tuple(found["classes"])
-    splits = split(
-        labels, classes, options.validation, options.test, recipe.seed, np.load(stage.path(PARTS), allow_pickle=False)
-    )
-    path = stage.path("image.npy")
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
-    if options.image_size is not None and images.shape[1] != options.image_size:
+    parts = np.load(stage.path(PARTS), allow_pickle=False)
+    splits = split(labels, classes, options.validation, options.test, recipe.seed, parts)
+    raw, inputs, files, made = _INPUTS[found["kind"]](stage, recipe, splits, workspace)
+    described = [sorted(stage.files.items()), classes, splits.digest(), made]
+    return Dataset(
+        kind=found["kind"], raw=raw, inputs=inputs, labels=labels, ids_file=stage.path(IDS), classes=classes, splits=splits,
+        digest=hashlib.sha256(json.dumps(described).encode()).hexdigest(), skipped=tuple(found["skipped"]), files=files,
+    )  # fmt: skip
+
+
+_Inputs = tuple[dict[str, Raw], tuple[TensorSpec, ...], dict[str, Path], dict[str, str]]
+"""Raw values, what a network takes, files for the app, and what else the data depends on."""
+
+
+def _images(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Workspace) -> _Inputs:
+    raw = _raw(stage, "image", stage.result["full_scale"])
+    size = recipe.data.image_size
+    if size is not None and raw.array.shape[1] != size:
         raise DataError(
-            f"data.image_size is {options.image_size}, but {options.source} has images of {images.shape[1]} pixels",
+            f"data.image_size is {size}, but {recipe.data.source} has images of {raw.array.shape[1]} pixels",
             "leave data.image_size out for this source",
         )
-    mean, std = image_statistics(images, splits.train, found["full_scale"])
-    inputs = (image_input(images.shape[1:], mean, std),)
-    digest = hashlib.sha256(json.dumps([sorted(stage.files.items()), classes, splits.digest()]).encode()).hexdigest()
-    return Dataset(
-        kind="image", raw={"image": Raw(path, images, found["full_scale"])}, inputs=inputs, labels=labels,
-        ids_file=stage.path(IDS), classes=classes, splits=splits, digest=digest, skipped=tuple(found["skipped"]),
-    )  # fmt: skip
+    mean, std = image_statistics(raw.array, splits.train, stage.result["full_scale"])
+    return {"image": raw}, (image_input(raw.array.shape[1:], mean, std),), {}, {}
+
+
+def _texts(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Workspace) -> _Inputs:
+    made = tokenize(recipe, stage, splits, workspace)
+    raw = {name: _raw(made, name, None) for name in ("input_ids", "attention_mask")}
+    length = (recipe.data.max_tokens,)
+    tokens = TensorSpec("input_ids", "int32", length, "NC", "tokens", vocabulary=made.result["vocabulary"])
+    mask = TensorSpec("attention_mask", "int32", length, "NC", "mask")
+    return raw, (tokens, mask), {name: made.path(name) for name in (TOKENIZER, VOCABULARY)}, made.files
+
+
+def _sounds(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Workspace) -> _Inputs:
+    raw = _raw(stage, "waveform", stage.result["full_scale"])
+    spec = TensorSpec(
+        "waveform", "float32", raw.array.shape[1:], "NC", "waveform", (-1.0, 1.0), sample_rate=stage.result["sample_rate"]
+    )
+    return {"waveform": raw}, (spec,), {}, {}
+
+
+def _features(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Workspace) -> _Inputs:
+    raw = _raw(stage, "features", None)
+    mean, std = feature_statistics(raw.array, splits.train)
+    return (
+        {"features": raw},
+        (TensorSpec("features", "float32", raw.array.shape[1:], "NC", "features", None, mean, std),),
+        {},
+        {},
+    )
+
+
+def _raw(stage: StageResult, name: str, full_scale: float | None) -> Raw:
+    path = stage.path(f"{name}.npy")
+    return Raw(path, np.load(path, mmap_mode="r", allow_pickle=False), full_scale)
+
+
+_INPUTS: dict[str, Callable[[StageResult, Recipe, Splits, Workspace], _Inputs]] = {
+    "image": _images, "text": _texts, "waveform": _sounds, "features": _features,
+}  # fmt: skip

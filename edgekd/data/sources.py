@@ -49,6 +49,11 @@ class SourceKind:
 SOURCES: dict[str, SourceKind] = {
     "digits": SourceKind("digits", "scikit-learn's handwritten digits", "edgekd.data.digits"),
     "folder": SourceKind("folder:PATH", "images in PATH/CLASS/ or PATH/{train,test}/CLASS/", "edgekd.data.folder"),
+    "csv": SourceKind(
+        "csv:PATH", "a file, or a folder with train.csv and test.csv: text or numbers, and labels", "edgekd.data.tables"
+    ),
+    "tsv": SourceKind("tsv:PATH", "the same, separated by tabs", "edgekd.data.tables"),
+    "audio-folder": SourceKind("audio-folder:PATH", "sounds (.wav) in class folders", "edgekd.data.audio_folder"),
 }
 
 

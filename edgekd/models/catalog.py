@@ -31,4 +31,11 @@ ZOO: dict[str, ZooEntry] = {
     "resnet8": ZooEntry("edgekd.models.resnet:resnet8", "MLPerf Tiny image classification: 16-32-64 filters, 78 k parameters"),
     "resnet20": ZooEntry("edgekd.models.resnet:resnet20", "CIFAR ResNet-20, 0.27 M parameters"),
     "resnet56": ZooEntry("edgekd.models.resnet:resnet56", "CIFAR ResNet-56, 0.85 M parameters"),
+    "ds_cnn": ZooEntry("edgekd.models.ds_cnn:ds_cnn", "keyword spotting, 64 channels; 22,604 parameters", "audio"),
+    "tiny_transformer": ZooEntry(
+        "edgekd.models.transformer:tiny_transformer",
+        "BERT layout, from 2 layers of 128; 4.4 M parameters at BERT's vocabulary",
+        "text",
+    ),
+    "mlp": ZooEntry("edgekd.models.mlp:mlp", "two hidden layers of 64, for rows of numbers", "features"),
 }

@@ -49,6 +49,8 @@ def publish(
         other = "artifacts" if each.folder == "rejected" else "rejected"
         (folder / other / file_name(each.name)).unlink(missing_ok=True)
     write_text(folder / "artifacts" / "labels.txt", "".join(f"{label}\n" for label in data.classes))
+    for name, path in data.files.items():
+        write_bytes(folder / "artifacts" / name, path.read_bytes())
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     write_json(folder / "splits.json", _splits(data))
     content = report.to_json()
@@ -57,7 +59,7 @@ def publish(
     write_text(report.html, report_page(report, content["environment"]))
     written = {each.relative_path for each in measured} | {
         "artifacts/labels.txt", "recipe.yaml", "splits.json", "report.json", "MODEL_CARD.md", "report.html",
-    }  # fmt: skip
+    } | {f"artifacts/{name}" for name in data.files}  # fmt: skip
     for stale in before - written:
         (folder / stale).unlink(missing_ok=True)
     with contextlib.suppress(OSError):

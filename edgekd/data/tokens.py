@@ -1,0 +1,131 @@
+"""Texts to tokens: a tokenizer that the teacher brings, or a WordPiece one trained on the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.data.cache import TEXTS, ArrayFile, read_lines
+from edgekd.data.splits import Splits
+from edgekd.errors import DataError
+from edgekd.models.references import kind_of, model_path
+from edgekd.recipe import Recipe
+from edgekd.safe import stop
+from edgekd.safe.files import sha256_file, write_text
+from edgekd.workspace import StageResult, Workspace
+
+TOKENIZER, VOCABULARY = "tokenizer.json", "vocab.txt"
+_BATCH = 1_000
+
+
+def tokenize(recipe: Recipe, data: StageResult, splits: Splits, workspace: Workspace) -> StageResult:
+    """Return the stage that holds ``input_ids.npy``, ``attention_mask.npy``, ``tokenizer.json`` and ``vocab.txt``.
+
+    A trained tokenizer is uncased WordPiece as in BERT (Devlin et al., 2019); it sees training texts only.
+
+    Raises:
+        DataError: The teacher's folder has no tokenizer, or one without padding.
+    """
+    options = recipe.data
+    given = _given(recipe)
+    texts = data.path(TEXTS)
+    inputs: dict[str, Any] = {"texts": data.files[TEXTS], "max_tokens": options.max_tokens}
+    if given is None:
+        inputs |= {"vocabulary": options.vocabulary, "splits": splits.digest()}
+        what = f"train WordPiece on {len(splits.train):,} texts, at most {options.vocabulary:,} tokens"
+    else:
+        inputs["tokenizer"] = sha256_file(given)
+        what = f"tokenizer of {given.parent}"
+
+    def work(folder: Path) -> dict[str, Any]:
+        tokenizer = _train(texts, splits, options.vocabulary) if given is None else _open(given)
+        tokenizer.enable_truncation(options.max_tokens)
+        tokenizer.enable_padding(length=options.max_tokens, **_padding(tokenizer, given))
+        count, cut = 0, 0
+        with (
+            ArrayFile(folder / "input_ids.npy", np.int32, (options.max_tokens,)) as ids,
+            ArrayFile(folder / "attention_mask.npy", np.int32, (options.max_tokens,)) as masks,
+        ):
+            for batch in _batches(read_lines(texts)):
+                stop.check_stop()
+                encoded = tokenizer.encode_batch(batch)
+                ids.append(np.asarray([each.ids for each in encoded], np.int32))
+                masks.append(np.asarray([each.attention_mask for each in encoded], np.int32))
+                cut += sum(bool(each.overflowing) for each in encoded)
+                count += len(batch)
+                workspace.listener.stage_advanced(count, data.result["shape"][0], "")
+        vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda each: each[1])
+        write_text(folder / TOKENIZER, tokenizer.to_str(pretty=True) + "\n")
+        write_text(folder / VOCABULARY, "".join(f"{token}\n" for token, _ in vocabulary))
+        return {"vocabulary": vocabulary[-1][1] + 1, "cut": cut, "count": count}
+
+    return workspace.stage("tokenizer", what, inputs, work, _describe)
+
+
+def _describe(result: dict[str, Any]) -> str:
+    return f"{result['vocabulary']:,} tokens; {result['cut']:,} of {result['count']:,} texts were too long and are cut"
+
+
+def _given(recipe: Recipe) -> Path | None:
+    """Return the tokenizer file that the first transformers teacher brings."""
+    if recipe.data.tokenizer is not None:
+        path = Path(recipe.data.tokenizer).expanduser()
+        found = path / TOKENIZER if path.is_dir() else path
+        if not found.is_file():
+            raise DataError(
+                f"there is no tokenizer {found}", "data.tokenizer names a tokenizer.json, or a folder that holds one"
+            )
+        return found
+    for member in recipe.teacher.members:
+        if kind_of(member.model) == "hf":
+            folder = model_path(member.model)
+            for name in (TOKENIZER, VOCABULARY):
+                if (folder / name).is_file():
+                    return folder / name
+            raise DataError(
+                f"{member.model} has no tokenizer.json or vocab.txt in {folder}",
+                "save its tokenizer there with tokenizer.save_pretrained(...), or name one with data.tokenizer",
+            )
+    return None
+
+
+def _train(texts: Path, splits: Splits, vocabulary: int) -> Any:
+    from tokenizers import BertWordPieceTokenizer
+
+    chosen = np.zeros(int(max(part.max() for part in (splits.train, splits.validation, splits.test))) + 1, bool)
+    chosen[splits.train] = True
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    training = (text for text, used in zip(read_lines(texts), chosen, strict=True) if used)
+    tokenizer.train_from_iterator(training, vocab_size=vocabulary, min_frequency=2, show_progress=False)
+    return tokenizer._tokenizer
+
+
+def _open(path: Path) -> Any:
+    from tokenizers import BertWordPieceTokenizer, Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path)) if path.suffix == ".json" else BertWordPieceTokenizer(str(path))._tokenizer
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise DataError(f"{path} is no tokenizer: {str(error)[:200]}", "save it again with save_pretrained(...)") from None
+
+
+def _padding(tokenizer: Any, path: Path | None) -> dict[str, Any]:
+    for token in ("[PAD]", "<pad>", "<|endoftext|>", "</s>"):
+        index = tokenizer.token_to_id(token)
+        if index is not None:
+            return {"pad_id": index, "pad_token": token}
+    raise DataError(f"tokenizer {path} has no padding token", "add [PAD] to it")
+
+
+def _batches(texts: Any) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
