@@ -28,7 +28,7 @@ types: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(PIP) --editable '.[tflite,dev]'
+	$(PIP) --editable '.[tflite,keras,hub,dev]'
 	touch $@
 
 clean:

@@ -16,11 +16,13 @@ class Artifact:
         name: For example ``tflite-int8``.
         path: The file.
         sha256: Of its bytes.
+        activations: Of an int8 file: ``static`` or ``dynamic`` ranges.
     """
 
     name: ArtifactName
     path: Path
     sha256: str
+    activations: str | None = None
 
     @property
     def format(self) -> str:

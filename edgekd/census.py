@@ -1,12 +1,14 @@
 """Count what is really stored and computed in 8 bits inside an artifact.
 
 A file can be called int8 and keep its largest layer in float: only its bytes tell.
-Weight bytes are those of constant int8/uint8 and float tensors. Left out are scales, zero points,
-shapes, indices, and the 32-bit biases that every integer kernel adds to its accumulator.
+Weight bytes are those of constant int8/uint8 and float tensors of two dimensions or more. Left out are vectors: scales,
+zero points, shapes, indices, the parameters of layer norms, and the biases that every integer kernel adds to its 32-bit
+accumulator.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,17 @@ import numpy as np
 _BYTES_ONNX = {"FLOAT": 4, "FLOAT16": 2, "BFLOAT16": 2, "DOUBLE": 8, "INT8": 1, "UINT8": 1}
 _BYTES_TFLITE = {"FLOAT32": 4, "FLOAT16": 2, "FLOAT64": 8, "INT8": 1, "UINT8": 1}
 _EIGHT_BIT = {"INT8", "UINT8"}
+_INTEGER_ONNX = {
+    "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
+}  # fmt: skip
+"""Operators that compute on integers whatever feeds them; with dynamic ranges their inputs are quantized on the way."""
+_WEIGHTED_TFLITE = {"FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL"}
+"""Operators that quantize a float input on the way, and compute on integers, where their weights are int8."""
 _MOVE_ONLY = {
     "Constant", "Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Shape", "Slice", "Gather", "Concat",
-    "Cast", "Split", "Pad", "QuantizeLinear", "DequantizeLinear",
-    "QUANTIZE", "DEQUANTIZE", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "SLICE", "STRIDED_SLICE", "GATHER",
-    "CONCATENATION", "CAST", "SPLIT", "PAD", "PADV2",
+    "Cast", "Split", "Pad", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
+    "QUANTIZE", "DEQUANTIZE", "EMBEDDING_LOOKUP", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "SLICE",
+    "STRIDED_SLICE", "GATHER", "CONCATENATION", "CAST", "SPLIT", "PAD", "PADV2",
 }  # fmt: skip
 """Operators that compute nothing."""
 
@@ -48,12 +56,14 @@ def _count_onnx(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
     weights = {True: 0, False: 0}
     for tensor in graph.initializer:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type)
-        if tensor.name not in parameters and kind in _BYTES_ONNX:
+        if tensor.name not in parameters and kind in _BYTES_ONNX and not _is_vector(tensor.dims):
             weights[kind in _EIGHT_BIT] += int(np.prod(tensor.dims)) * _BYTES_ONNX[kind]
     dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     operators = {True: 0, False: 0}
     for node in graph.node:
-        if node.op_type not in _MOVE_ONLY:
+        if node.op_type in _INTEGER_ONNX:
+            operators[True] += 1
+        elif node.op_type not in _MOVE_ONLY:
             # An operator runs on integers when what it computes on arrives through DequantizeLinear.
             constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
             floats = [name for name in node.input if name and constants.get(name) in (None, onnx.TensorProto.FLOAT)]
@@ -72,16 +82,27 @@ def _count_tflite(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
     weights, operators = {True: 0, False: 0}, {True: 0, False: 0}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
-            data, kind = model.buffers[tensor.buffer].data, types[tensor.type]
-            if data is not None and len(data) and kind in _BYTES_TFLITE:
-                weights[kind in _EIGHT_BIT] += len(data)
+            kind = types[tensor.type]
+            if kind in _BYTES_TFLITE and not _is_vector(tensor.shape if tensor.shape is not None else ()):
+                weights[kind in _EIGHT_BIT] += _bytes(model, tensor)
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
             name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
             if name not in _MOVE_ONLY:
                 touched = [types[graph.tensors[index].type] for index in (operator.inputs[0], operator.outputs[0])]
-                operators[all(kind in _EIGHT_BIT for kind in touched)] += 1
+                hybrid = name in _WEIGHTED_TFLITE and types[graph.tensors[operator.inputs[1]].type] in _EIGHT_BIT
+                operators[hybrid or all(kind in _EIGHT_BIT for kind in touched)] += 1
     return weights, operators
+
+
+def _is_vector(shape: Iterable[int]) -> bool:
+    return sum(size > 1 for size in shape) < 2
+
+
+def _bytes(model: Any, tensor: Any) -> int:
+    """Return the bytes of a constant tensor, 0 of any other: inside the flatbuffer, or behind it as large ones are."""
+    buffer = model.buffers[tensor.buffer]
+    return len(buffer.data) if buffer.data is not None else int(buffer.size)
 
 
 def _names(enumeration: Any) -> dict[int, str]:

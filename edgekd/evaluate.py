@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekd.census import census
+from edgekd.data.rows import RowFile
 from edgekd.models.tensors import spec_from_json
 from edgekd.runtimes import describe, feed, open_artifact, real_values
 
@@ -27,7 +29,7 @@ def evaluate_file(path: str, kind: str, spec: dict[str, Any], raw: dict[str, Any
     run, found_inputs, found_outputs = open_artifact(path, kind)
     model = spec_from_json(spec)
     inputs, outputs = describe(found_inputs, model.inputs, kind), describe(found_outputs, model.outputs, kind)
-    arrays = {name: np.load(each["path"], mmap_mode="r", allow_pickle=False) for name, each in raw.items()}
+    arrays = {name: RowFile(Path(each["path"])) for name, each in raw.items()}
     chosen = np.load(indices, allow_pickle=False)
     rows = []
     for start in range(0, len(chosen), _BATCH):

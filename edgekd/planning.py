@@ -16,6 +16,7 @@ from edgekd.errors import UsageError
 from edgekd.models.catalog import ZOO
 from edgekd.models.derive import derive_student
 from edgekd.models.references import KINDS, check_available, kind_of, name_of
+from edgekd.quantize.calibration import activation_ranges
 from edgekd.recipe import Recipe
 from edgekd.recipe_file import find_recipe, load_recipe, recipe_from_mapping
 from edgekd.safe.user_code import code_file
@@ -79,12 +80,15 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     asked = resolve_recipe(recipe, overrides)
     _check_packages(asked)
     for member in asked.teacher.members:
-        check_available(member.model, member.weights, "teacher")
+        check_available(member.model, member.weights, "teacher", member.labels)
     student = _student(asked)
     preview = source_module(asked.data).preview(asked.data)
+    if preview.kind == "text" and importlib.util.find_spec("tokenizers") is None:
+        raise UsageError("text needs tokenizers, not installed here", "pip install 'edgekd[hub]'")
     training = asked.distill.train
     names = [file_name(name) for name in asked.export.artifacts]
     quantized = [name for name in names if "fp32" not in name]
+    ranges = f"; int8 with {activation_ranges(asked.quantize.activations, preview.kind)} ranges of activations"
     host = load_profile("host")
     stages = [
         PlannedStage("data", _data(asked, preview)),
@@ -97,7 +101,9 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
             f"loss {asked.distill.alpha:g}*CE + {asked.distill.beta:g}*T^2*KL at T = {asked.distill.temperature:g}",
         ),
         PlannedStage("export", ", ".join(name for name in names if "fp32" in name) or "float32 files to quantize from"),
-        PlannedStage("quantize", ", ".join(quantized) or "nothing"),
+        PlannedStage(
+            "quantize", ", ".join(quantized) + (ranges if any("int8" in name for name in quantized) else "") or "nothing"
+        ),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
     ]  # fmt: skip
@@ -115,6 +121,8 @@ def _data(recipe: Recipe, preview: Preview) -> str:
         for name, share in (("validation", recipe.data.validation), ("test", recipe.data.test))
         if name not in preview.parts
     )
+    if recipe.data.source.startswith("python:"):
+        what += f", from the code of {code_file(recipe.data.source.partition(':')[2])}, which ran for this plan"
     return "; ".join([what, *([f"given splits: {given}"] if given else []), *([f"by seed: {made}"] if made else [])])
 
 

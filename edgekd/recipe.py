@@ -86,6 +86,10 @@ class Data(Section):
     validation: float = Field(0.2, gt=0, lt=0.9, description="share of training samples held out, where none are given")
     test: float = Field(0.2, gt=0, lt=0.9, description="share held out for the final figures, where no test split is given")
     skip_bad: bool = Field(False, description="leave out samples that cannot be decoded instead of stopping")
+    memory_mib: int = Field(
+        1024, ge=1, le=1 << 20,
+        description="samples are kept in memory up to this many MiB, beyond it they are read from the disk batch by batch",
+    )  # fmt: skip
     augment: Augment = Field(default_factory=Augment, description="random changes to training images")
 
 
@@ -205,10 +209,15 @@ class Distill(Section):
 
 
 class Quantize(Section):
-    """Static int8 quantization after training."""
+    """Int8 quantization after training."""
 
+    activations: Literal["auto", "static", "dynamic"] = Field(
+        "auto",
+        description="static: ranges from training samples, integers all through; dynamic: ranges of each sample as it runs, "
+        "for transformers, whose ranges are too wide to fix; auto: dynamic for text, else static",
+    )
     calibration_samples: int = Field(
-        256, ge=1, le=100_000, description="training images that set the activation ranges, evenly from every class"
+        256, ge=1, le=100_000, description="training samples that set static ranges, evenly from every class"
     )
 
 
@@ -267,7 +276,7 @@ class Recipe(Section):
     distill: Distill = Field(
         default_factory=Distill, description="loss: alpha * cross-entropy + beta * temperature^2 * KL(teacher || student)"
     )
-    quantize: Quantize = Field(default_factory=Quantize, description="static int8 quantization after training")
+    quantize: Quantize = Field(default_factory=Quantize, description="int8 quantization after training")
     export: Export = Field(default_factory=Export, description="which files are made")
     gates: Gates = Field(default_factory=Gates, description="promises every artifact must keep, or exit code 4")
     benchmark: Benchmark = Field(default_factory=Benchmark, description="how latency on this host is measured")

@@ -9,8 +9,9 @@ import platform
 from pathlib import Path
 
 MATTERING = (
-    "torch", "numpy", "scikit-learn", "pillow", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
+    "torch", "numpy", "scipy", "scikit-learn", "pillow", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
     "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer",
+    "tensorflow", "keras", "transformers", "tokenizers", "datasets", "timm", "torchvision",
 )  # fmt: skip
 """Packages whose version can change an artifact."""
 

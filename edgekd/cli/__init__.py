@@ -16,6 +16,7 @@ _COMMANDS = {
     "compress": "Distill, quantize, export, verify and measure: a recipe becomes a folder of proven files.",
     "init": "Write a commented recipe to start from.",
     "plan": "Say what a recipe would do, and do nothing.",
+    "models": "List what can be a teacher or a student, and what each is able to.",
     "recipes": "List the recipes that come with edgekd.",
 }
 

@@ -13,6 +13,7 @@ Rows are appended as they are read, so that memory stays flat however much data 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ from numpy.typing import NDArray
 from edgekd.safe.files import atomic_path
 
 UNASSIGNED, TRAIN, VALIDATION, TEST = 0, 1, 2, 3
+PARTS_BY_NAME = {
+    "train": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION, "test": TEST,
+}  # fmt: skip
+"""What splits are called in files and folders."""
+PART_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 LABELS, PARTS, IDS, TEXTS = "labels.npy", "parts.npy", "ids.jsonl", "text.jsonl"
 _HEADER_BYTES = 256
 
@@ -77,7 +83,7 @@ class ArrayFile(AbstractContextManager["ArrayFile"]):
         """Append ``rows``, shape ``[any number, *row_shape]``."""
         if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
             raise ValueError(f"rows of {rows.dtype} {rows.shape[1:]} do not fit a file of {self.dtype} {self.row_shape}")
-        self._file.write(np.ascontiguousarray(rows).tobytes())
+        self._file.write(np.ascontiguousarray(rows).data if rows.size else b"")
         self.count += len(rows)
 
     def __exit__(
@@ -89,6 +95,49 @@ class ArrayFile(AbstractContextManager["ArrayFile"]):
             prefix = np.lib.format.magic(1, 0) + (_HEADER_BYTES - 10).to_bytes(2, "little")
             self._file.seek(0)
             self._file.write(prefix + text.ljust(_HEADER_BYTES - 11).encode("ascii") + b"\n")
+        return self._stack.__exit__(kind, error, trace)
+
+
+class SampleWriter(AbstractContextManager["SampleWriter"]):
+    """Labels, given splits and names of samples, written as they come; the files appear whole at the end.
+
+    Args:
+        cache: The folder that gets them.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._cache, self._stack = cache, ExitStack()
+        self._labels, self._parts = array("q"), bytearray()
+
+    def __enter__(self) -> SampleWriter:
+        temporary = self._stack.enter_context(atomic_path(self._cache / IDS))
+        self._ids: IO[str] = self._stack.enter_context(temporary.open("w", encoding="ascii"))
+        return self
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def append(self, label: int, part: int, name: str) -> None:
+        """Add one sample: its class index, its split, and its name."""
+        self._labels.append(label)
+        self._parts.append(part)
+        self._ids.write(json.dumps(name) + "\n")
+
+    def counts(self, classes: int) -> list[int]:
+        """Return the number of samples of each of ``classes`` classes."""
+        return np.bincount(np.asarray(self._labels), minlength=classes).tolist() if self._labels else [0] * classes
+
+    def relabel(self, order: Sequence[int]) -> None:
+        """Give every sample of class ``i`` the class ``order[i]``: for sources that tell their classes as they go."""
+        self._labels = array("q", np.asarray(order, np.int64)[np.asarray(self._labels)].tobytes())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if kind is None:
+            for name, values, dtype in ((LABELS, self._labels, np.int64), (PARTS, self._parts, np.uint8)):
+                with ArrayFile(self._cache / name, dtype) as file:
+                    file.append(np.asarray(values, dtype))
         return self._stack.__exit__(kind, error, trace)
 
 

@@ -1,4 +1,4 @@
-"""The data of a run: raw samples in memory-mapped files, labels, names and splits."""
+"""The data of a run: raw samples, labels, names and splits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data.cache import read_lines
+from edgekd.data.rows import Rows
 from edgekd.data.splits import Splits
 from edgekd.models.tensors import TensorSpec
 
@@ -21,12 +22,14 @@ class Raw:
 
     Attributes:
         path: ``.npy`` file.
-        array: Its content, memory-mapped read-only, ``[n, ...]``; images are ``[n, height, width, channels]``.
-        full_scale: Raw value that stands for 1: 255 for 8-bit images. ``None``: values are taken as they are.
+        array: Its content, ``[n, ...]``, in memory or read from the file row by row, see :mod:`edgekd.data.rows`; images
+            are ``[n, height, width, channels]``.
+        full_scale: Raw value that stands for 1: 255 for 8-bit images, 32,768 for sounds. ``None``: values are taken as
+            they are.
     """
 
     path: Path
-    array: NDArray[Any]
+    array: Rows
     full_scale: float | None
 
 

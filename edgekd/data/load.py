@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.data.bad_samples import NOUNS, skipped_message
 from edgekd.data.cache import IDS, LABELS, PARTS
 from edgekd.data.dataset import Dataset, Raw
-from edgekd.data.folder import skipped_message
+from edgekd.data.rows import open_rows
 from edgekd.data.sources import source_module
 from edgekd.data.splits import Splits, split
 from edgekd.data.statistics import feature_statistics, image_statistics
@@ -39,17 +40,14 @@ def load_data(recipe: Recipe, workspace: Workspace) -> Dataset:
         _describe,
     )
     if stage.result["skipped"]:
-        workspace.listener.warned(skipped_message(stage.result["skipped"]))
+        workspace.listener.warned(skipped_message(stage.result["skipped"], stage.result["kind"]))
     return _open(stage, recipe, workspace)
-
-
-_NOUNS = {"image": "images", "text": "texts", "waveform": "sounds", "features": "rows"}
 
 
 def _describe(result: dict[str, Any]) -> str:
     count, *shape = result["shape"]
     size = f" of {'x'.join(map(str, shape))}" if shape else ""
-    return f"{count:,} {_NOUNS[result['kind']]}{size} in {len(result['classes'])} classes"
+    return f"{count:,} {NOUNS[result['kind']]}{size} in {len(result['classes'])} classes"
 
 
 def _open(stage: StageResult, recipe: Recipe, workspace: Workspace) -> Dataset:
@@ -71,7 +69,7 @@ _Inputs = tuple[dict[str, Raw], tuple[TensorSpec, ...], dict[str, Path], dict[st
 
 
 def _images(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Workspace) -> _Inputs:
-    raw = _raw(stage, "image", stage.result["full_scale"])
+    raw = _raw(stage, "image", stage.result["full_scale"], recipe)
     size = recipe.data.image_size
     if size is not None and raw.array.shape[1] != size:
         raise DataError(
@@ -79,12 +77,13 @@ def _images(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Works
             "leave data.image_size out for this source",
         )
     mean, std = image_statistics(raw.array, splits.train, stage.result["full_scale"])
-    return {"image": raw}, (image_input(raw.array.shape[1:], mean, std),), {}, {}
+    height, width, channels = raw.array.shape[1:]
+    return {"image": raw}, (image_input((height, width, channels), mean, std),), {}, {}
 
 
 def _texts(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Workspace) -> _Inputs:
     made = tokenize(recipe, stage, splits, workspace)
-    raw = {name: _raw(made, name, None) for name in ("input_ids", "attention_mask")}
+    raw = {name: _raw(made, name, None, recipe) for name in ("input_ids", "attention_mask")}
     length = (recipe.data.max_tokens,)
     tokens = TensorSpec("input_ids", "int32", length, "NC", "tokens", vocabulary=made.result["vocabulary"])
     mask = TensorSpec("attention_mask", "int32", length, "NC", "mask")
@@ -92,7 +91,7 @@ def _texts(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Worksp
 
 
 def _sounds(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Workspace) -> _Inputs:
-    raw = _raw(stage, "waveform", stage.result["full_scale"])
+    raw = _raw(stage, "waveform", stage.result["full_scale"], recipe)
     spec = TensorSpec(
         "waveform", "float32", raw.array.shape[1:], "NC", "waveform", (-1.0, 1.0), sample_rate=stage.result["sample_rate"]
     )
@@ -100,7 +99,7 @@ def _sounds(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Works
 
 
 def _features(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Workspace) -> _Inputs:
-    raw = _raw(stage, "features", None)
+    raw = _raw(stage, "features", None, recipe)
     mean, std = feature_statistics(raw.array, splits.train)
     return (
         {"features": raw},
@@ -110,9 +109,9 @@ def _features(stage: StageResult, recipe: Recipe, splits: Splits, workspace: Wor
     )
 
 
-def _raw(stage: StageResult, name: str, full_scale: float | None) -> Raw:
+def _raw(stage: StageResult, name: str, full_scale: float | None, recipe: Recipe) -> Raw:
     path = stage.path(f"{name}.npy")
-    return Raw(path, np.load(path, mmap_mode="r", allow_pickle=False), full_scale)
+    return Raw(path, open_rows(path, recipe.data.memory_mib), full_scale)
 
 
 _INPUTS: dict[str, Callable[[StageResult, Recipe, Splits, Workspace], _Inputs]] = {

@@ -49,11 +49,17 @@ class SourceKind:
 SOURCES: dict[str, SourceKind] = {
     "digits": SourceKind("digits", "scikit-learn's handwritten digits", "edgekd.data.digits"),
     "folder": SourceKind("folder:PATH", "images in PATH/CLASS/ or PATH/{train,test}/CLASS/", "edgekd.data.folder"),
+    "npz": SourceKind("npz:FILE", "NumPy arrays: images or features, and labels", "edgekd.data.npz"),
+    "idx": SourceKind("idx:FOLDER", "MNIST's files, gzipped or not", "edgekd.data.idx"),
     "csv": SourceKind(
         "csv:PATH", "a file, or a folder with train.csv and test.csv: text or numbers, and labels", "edgekd.data.tables"
     ),
     "tsv": SourceKind("tsv:PATH", "the same, separated by tabs", "edgekd.data.tables"),
-    "audio-folder": SourceKind("audio-folder:PATH", "sounds (.wav) in class folders", "edgekd.data.audio_folder"),
+    "hf": SourceKind("hf:ID_OR_DIR", "a Hugging Face data set: images, text or sounds", "edgekd.data.hub"),
+    "audio-folder": SourceKind(
+        "audio-folder:PATH", "sounds (.wav) in PATH/CLASS/ or PATH/{train,test}/CLASS/", "edgekd.data.audio_folder"
+    ),
+    "python": SourceKind("python:FILE.py:FUNCTION", "your own function; runs its code", "edgekd.data.python_source"),
 }
 
 
@@ -70,6 +76,8 @@ def check_source(value: str) -> str:
         raise ValueError(f"'{value}' is no data source, allowed: {allowed}{did_you_mean(kind, list(SOURCES))}")
     if ":" in known.grammar and not rest:
         raise ValueError(f"'{value}' names nothing after '{kind}:', allowed: {known.grammar}")
+    if kind == "python" and not (rest.rpartition(":")[0] and rest.rpartition(":")[2].isidentifier()):
+        raise ValueError(f"'{value}' names no function, allowed: {known.grammar} or python:package.module:FUNCTION")
     return value
 
 

@@ -1,7 +1,16 @@
 """CSV and TSV files: a column of labels, and a column of text or columns of numbers.
 
 ``csv:PATH`` or ``tsv:PATH`` is one file, or a folder with ``train``, ``validation`` (``valid``, ``val``, ``dev``) and ``test``
-files. The first row is a header, unless a cell of it is a number or it looks like the rows below it.
+files. CSV cells may be quoted; in TSV a quote is a character like others.
+
+- The first row is a header if a cell of it is ``data.input_column``, ``data.label_column`` or a usual name, or if it is a word
+  over numbers; otherwise columns are called 1, 2, ...
+- Labels are in ``data.label_column``, in a column with a usual name, or in the last one.
+- A column is numeric if more than half of the first 200 rows have a number there; a cell that is none is then a broken row.
+- A text column is used alone; one with a usual name is text whatever is in it. Where there is none, all numeric columns are
+  features, but ``id`` and pandas' nameless index.
+
+Files are read twice, row by row: once to find the classes, once to write.
 """
 
 from __future__ import annotations
@@ -10,23 +19,25 @@ import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekd.data.cache import (
-    TEST,
+    PART_NAMES,
+    PARTS_BY_NAME,
     TEXTS,
     TRAIN,
     UNASSIGNED,
-    VALIDATION,
     Advanced,
     ArrayFile,
     Preview,
+    SampleWriter,
     write_lines,
-    write_samples,
 )
+from edgekd.data.classes import LABEL_NAMES, number, sort_classes
 from edgekd.data.sources import source_path
 from edgekd.errors import DataError
 from edgekd.names import did_you_mean
@@ -36,15 +47,12 @@ from edgekd.safe.files import sha256_file
 if TYPE_CHECKING:
     from edgekd.recipe import Data
 
-_PARTS = {"train": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION, "test": TEST}
-_PART_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
-_LABELS = ("label", "labels", "class", "target", "category", "sentiment", "y")
 _INPUTS = ("text", "sentence", "review", "content", "document", "comment", "utterance", "question")
+_IDS = ("", "id", "unnamed: 0")
 _MOST_CELL = 1 << 20
-_MOST_CLASSES = 10_000
 _LOOKED_AT = 200
-_NAMED = 5
 _ROWS = 1_024
+_GREATEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -75,31 +83,32 @@ def fingerprint(options: Data) -> dict[str, Any]:
 
 
 def preview(options: Data) -> Preview:
-    """Return classes, counts and three rows."""
+    """Return classes, counts and three rows.
+
+    Raises:
+        DataError: See :func:`write_cache`.
+    """
     counts: dict[str, int] = {}
     parts: dict[str, int] = {}
-    samples = []
-    is_text = True
-    for path, part in _files(options):
-        columns = _columns(path, options)
-        is_text = columns.is_text
-        for row in _rows(path, columns, options):
+    samples: list[str] = []
+    files = _files(options)
+    layouts = _layouts(files, options)
+    for path, part in files:
+        for row in _rows(path, layouts[path], options):
             if row.problem is not None:
                 if not options.skip_bad:
-                    raise DataError(
-                        f"{row.where}: {row.problem}", "mend the row, or leave such rows out with data.skip_bad=true"
-                    )
+                    raise DataError(f"{row.where}: {row.problem}", "mend it, or leave such rows out with data.skip_bad=true")
                 continue
             counts[row.label] = counts.get(row.label, 0) + 1
             if part != UNASSIGNED:
-                parts[_PART_NAMES[part]] = parts.get(_PART_NAMES[part], 0) + 1
+                parts[PART_NAMES[part]] = parts.get(PART_NAMES[part], 0) + 1
             if len(samples) < 3:
-                value = row.value if isinstance(row.value, str) else ", ".join(f"{each:g}" for each in row.value[:8])
-                samples.append(f"{row.where}, {value[:70] + '...' if len(value) > 70 else value}: {row.label}")
-    classes = _sorted_classes(counts)
-    return Preview(
-        "text" if is_text else "features", tuple(classes), tuple(counts[each] for each in classes), parts, tuple(samples)
-    )
+                samples.append(f"{row.where}, {_shown(row.value)}: {row.label}")
+    if not counts:
+        raise DataError(f"{files[0][0]} has no rows that can be used", "add rows, or check data.source")
+    classes = sort_classes(counts, f"{files[0][0]}, column '{_label_name(layouts[files[0][0]])}',")
+    kind = "text" if layouts[files[0][0]].is_text else "features"
+    return Preview(kind, tuple(classes), tuple(counts[each] for each in classes), parts, tuple(samples))
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:
@@ -110,45 +119,40 @@ def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any
     """
     found = preview(options)
     place = {name: index for index, name in enumerate(found.classes)}
-    labels: list[int] = []
-    parts: list[int] = []
-    ids: list[str] = []
     skipped: list[str] = []
     total = sum(found.counts)
+    files = _files(options)
+    layouts = _layouts(files, options)
+    columns = len(layouts[files[0][0]].inputs)
 
-    def values() -> Iterator[str | tuple[float, ...]]:
-        for path, part in _files(options):
-            for row in _rows(path, _columns(path, options), options):
-                if row.problem is not None:
-                    skipped.append(f"{row.where} ({row.problem})")
-                    continue
-                labels.append(place[row.label])
-                parts.append(part)
-                ids.append(row.where)
-                if len(ids) % 10_000 == 0:
-                    stop.check_stop()
-                    advanced(len(ids), total, "")
-                yield row.value
+    with SampleWriter(cache) as samples:
 
-    if found.kind == "text":
-        write_lines(cache / TEXTS, (str(each) for each in values()))
-        shape: list[int] = [len(ids)]
-    else:
-        rows = values()
-        first = next(rows)
-        assert not isinstance(first, str)
-        with ArrayFile(cache / "features.npy", np.float32, (len(first),)) as file:
-            waiting: list[Any] = [first]
-            for each in rows:
-                waiting.append(each)
-                if len(waiting) == _ROWS:
-                    file.append(np.asarray(waiting, np.float32))
-                    waiting = []
-            if waiting:
-                file.append(np.asarray(waiting, np.float32))
-        shape = [len(ids), len(first)]
-    write_samples(cache, labels, parts, ids)
+        def values() -> Iterator[str | tuple[float, ...]]:
+            for path, part in files:
+                for row in _rows(path, layouts[path], options):
+                    if row.problem is not None:
+                        skipped.append(f"{row.where} ({row.problem})")
+                        continue
+                    samples.append(place[row.label], part, row.where)
+                    if len(samples) % _ROWS == 0:
+                        stop.check_stop()
+                        advanced(len(samples), total, f"{len(skipped)} bad" if skipped else "")
+                    yield row.value
+
+        if found.kind == "text":
+            write_lines(cache / TEXTS, (str(each) for each in values()))
+        else:
+            with ArrayFile(cache / "features.npy", np.float32, (columns,)) as file:
+                waiting = values()
+                while rows := list(islice(waiting, _ROWS)):
+                    file.append(np.asarray(rows, np.float32))
+        shape = [len(samples)] if found.kind == "text" else [len(samples), columns]
     return {"kind": found.kind, "classes": list(found.classes), "shape": shape, "full_scale": None, "skipped": skipped}
+
+
+def _shown(value: str | tuple[float, ...]) -> str:
+    text = value if isinstance(value, str) else ", ".join(f"{each:g}" for each in value[:8]) + ", ..." * (len(value) > 8)
+    return f"{text[:70]}..." if len(text) > 70 else text
 
 
 def _files(options: Data) -> list[tuple[Path, int]]:
@@ -157,45 +161,51 @@ def _files(options: Data) -> list[tuple[Path, int]]:
     path = source_path(options, "data file")
     if path.is_file():
         return [(path, UNASSIGNED)]
-    found = [(each, _PARTS[each.stem]) for each in sorted(path.glob(f"*.{kind}")) if each.stem in _PARTS]
+    found = [(each, PARTS_BY_NAME[each.stem]) for each in sorted(path.glob(f"*.{kind}")) if each.stem in PARTS_BY_NAME]
     if not any(part == TRAIN for _, part in found):
         raise DataError(f"data folder {path} has no train.{kind}", f"name one file, or add train.{kind} beside test.{kind}")
-    if len({part for _, part in found}) < len(found):
-        raise DataError(
-            f"data folder {path} has two files of one split: {', '.join(each.name for each, _ in found)}", "keep one"
-        )
-    return sorted(found, key=lambda each: each[1])
+    found.sort(key=lambda each: each[1])
+    twice = next((pair for pair in pairwise(found) if pair[0][1] == pair[1][1]), None)
+    if twice is not None:
+        (first, _), (second, _) = twice
+        raise DataError(f"data folder {path} has two files of one split: {first.name} and {second.name}", "keep one of them")
+    return found
 
 
 def _cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and cells of every row that is not empty."""
     csv.field_size_limit(_MOST_CELL)
     line = 0
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     try:
         with path.open("rb") as raw:
-            reader = csv.reader(_lines(raw, path), delimiter=delimiter, quoting=quoting, strict=quoting == csv.QUOTE_MINIMAL)
+            lines = _lines(raw, path)
+            if delimiter == ",":
+                reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            else:
+                reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
             for cells in reader:
                 line = reader.line_num
                 if cells:
                     yield line, cells
     except csv.Error as error:
-        raise DataError(f"{path}:{line + 1}: {error}", "mend the row; a quote inside quotes is written twice") from None
+        raise DataError(
+            f"{path}:{line + 1}: the row that begins here is no CSV: {error}", "mend it; a quote inside quotes is written twice"
+        ) from None
     except OSError as error:
         raise DataError(f"cannot read data file {path}: {error.strerror}", "check data.source") from error
 
 
 def _lines(raw: Any, path: Path) -> Iterator[str]:
-    for number, line in enumerate(raw, 1):
+    for count, line in enumerate(raw, 1):
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode("utf-8-sig" if count == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}:{number}: is not UTF-8 text (byte 0x{line[error.start]:02x} at {error.start + 1})",
+                f"{path}:{count}: is not UTF-8 text (byte 0x{line[error.start]:02x} at {error.start + 1})",
                 f"convert it, for example with: iconv -f latin1 -t utf-8 {path.name}",
             ) from None
         if "\0" in text:
-            raise DataError(f"{path}:{number}: holds a NUL character", "save the file as plain UTF-8 text")
+            raise DataError(f"{path}:{count}: holds a NUL character", "save the file as plain UTF-8 text")
         yield text
 
 
@@ -215,33 +225,76 @@ def _columns(path: Path, options: Data) -> _Columns:
             f"{path}:1: has one column, expected are samples and labels",
             "check the separator: csv: is for commas, tsv: for tabs",
         )
-    has_header = bool(rest) and _is_header(first, rest)
+    has_header = _is_header([cell.strip() for cell in first], rest, options)
+    if has_header and not rest:
+        raise DataError(f"{path} has no rows below its header that fit it", "add rows, or check the separator")
     names = tuple(cell.strip() for cell in first) if has_header else tuple(str(index + 1) for index in range(len(first)))
     body = rest if has_header else [first, *rest]
-    label = _named(path, names, options.label_column, _LABELS, "label_column")
+    label = _named(path, names, options.label_column, LABEL_NAMES, "label_column")
     label = len(names) - 1 if label is None else label
     given = _named(path, names, options.input_column, _INPUTS if has_header else (), "input_column")
+    if given == label:
+        raise DataError(f"{path}: column '{names[label]}' cannot be both sample and label", "set data.label_column")
     numeric = [
-        index for index in range(len(names)) if index != label and all(_number(cells[index]) is not None for cells in body)
-    ]
-    others = [index for index in range(len(names)) if index != label and index not in numeric]
+        index for index in range(len(names))
+        if index != label and 2 * sum(number(cells[index]) is not None for cells in body) > len(body)
+    ]  # fmt: skip
+    texts = [index for index in range(len(names)) if index != label and index not in numeric]
     if given is not None:
-        return _Columns(names, has_header, label, (given,), given not in numeric)
-    if not others:
-        return _Columns(names, has_header, label, tuple(numeric), False)
-    if len(others) == 1:
-        return _Columns(names, has_header, label, (others[0],), True)
-    listed = ", ".join(f"'{names[index]}'" for index in others)
+        return _Columns(names, has_header, label, (given,), given in texts or names[given].lower() in _INPUTS)
+    if not texts:
+        used = tuple(index for index in numeric if not has_header or names[index].lower() not in _IDS)
+        if not used:
+            raise DataError(f"{path} has no column of samples beside the labels", "name one with data.input_column")
+        return _Columns(names, has_header, label, used, False)
+    if len(texts) == 1:
+        return _Columns(names, has_header, label, (texts[0],), True)
+    listed = ", ".join(f"'{names[index]}'" for index in texts)
     raise DataError(f"{path}: which column holds the text is not clear: {listed}", "name it with data.input_column")
 
 
-def _is_header(first: list[str], rest: list[list[str]]) -> bool:
-    if any(_number(cell) is not None for cell in first) or len({cell.strip() for cell in first}) < len(first):
+def _layouts(files: list[tuple[Path, int]], options: Data) -> dict[Path, _Columns]:
+    """Return the layout of every file.
+
+    Raises:
+        DataError: They differ.
+    """
+    found = {path: _columns(path, options) for path, _ in files}
+    (first, expected), *others = found.items()
+    for path, layout in others:
+        if layout != expected:
+            raise DataError(
+                f"{path} and {first} differ in their columns: {_described(layout)}; {_described(expected)}",
+                "give both the same columns in the same order, with a header in both or in none",
+            )
+    return found
+
+
+def _described(columns: _Columns) -> str:
+    inputs = ", ".join(f"'{columns.names[index]}'" for index in columns.inputs[:5]) + ", ..." * (len(columns.inputs) > 5)
+    header = "a header" if columns.has_header else "no header"
+    return f"{header}, {'text' if columns.is_text else 'numbers'} in {inputs}, labels in '{_label_name(columns)}'"
+
+
+def _label_name(columns: _Columns) -> str:
+    return columns.names[columns.label]
+
+
+def _is_header(first: list[str], rest: list[list[str]], options: Data) -> bool:
+    if len(set(first)) < len(first):
         return False
-    if any(cell.strip().lower() in {*_LABELS, *_INPUTS} for cell in first):
+    if {options.input_column, options.label_column} & set(first):
+        return True
+    if any(number(cell) is not None for cell in first):
+        return False
+    below = [{cells[index].strip() for cells in rest} for index in range(len(first))]
+    # A usual name that is also a value below it is a class of that name in a file without a header.
+    if any(cell.lower() in {*LABEL_NAMES, *_INPUTS} and cell not in below[index] for index, cell in enumerate(first)):
         return True
     # A column of numbers under a word: the word is its name. Words over words: rows of text.
-    return any(all(_number(cells[index]) is not None for cells in rest) for index in range(len(first)))
+    return bool(rest) and any(
+        2 * sum(number(cells[index]) is not None for cells in rest) > len(rest) for index in range(len(first))
+    )
 
 
 def _named(path: Path, names: tuple[str, ...], wanted: str | None, usual: tuple[str, ...], option: str) -> int | None:
@@ -256,17 +309,10 @@ def _named(path: Path, names: tuple[str, ...], wanted: str | None, usual: tuple[
     return next((lowered.index(name) for name in usual if name in lowered), None)
 
 
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
 def _rows(path: Path, columns: _Columns, options: Data) -> Iterator[_Row]:
     delimiter = "," if options.source.startswith("csv:") else "\t"
-    for number, (line, cells) in enumerate(_cells(path, delimiter)):
-        if number == 0 and columns.has_header:
+    for place, (line, cells) in enumerate(_cells(path, delimiter)):
+        if place == 0 and columns.has_header:
             continue
         where = f"{path}:{line}"
         if len(cells) != len(columns.names):
@@ -279,21 +325,14 @@ def _rows(path: Path, columns: _Columns, options: Data) -> Iterator[_Row]:
             text = cells[columns.inputs[0]].strip()
             yield _Row(where, label, text, None if text else "has an empty text")
         else:
-            numbers = [_number(cells[index]) for index in columns.inputs]
-            bad = next(
-                (i for i, each in zip(columns.inputs, numbers, strict=True) if each is None or not math.isfinite(each)), None
-            )
+            numbers = [number(cells[index]) for index in columns.inputs]
+            bad = next((i for i, each in zip(columns.inputs, numbers, strict=True) if not _fits(each)), None)
             if bad is not None:
-                yield _Row(where, label, "", f"column '{columns.names[bad]}' is '{cells[bad][:40]}', no finite number")
+                problem = f"column '{columns.names[bad]}' is '{cells[bad].strip()[:40]}', no finite 32-bit number"
+                yield _Row(where, label, "", problem)
             else:
                 yield _Row(where, label, tuple(each for each in numbers if each is not None), None)
 
 
-def _sorted_classes(counts: dict[str, int]) -> list[str]:
-    """Return class names in order, numbers by their value."""
-    if len(counts) > _MOST_CLASSES:
-        raise DataError(f"the label column has {len(counts):,} different values, too many for classes", "set data.label_column")
-    numbers = [_number(name) for name in counts]
-    if all(each is not None for each in numbers):
-        return sorted(counts, key=lambda name: float(name))
-    return sorted(counts)
+def _fits(value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and abs(value) <= _GREATEST

@@ -11,7 +11,7 @@ import numpy as np
 from edgekd.data.cache import TEXTS, ArrayFile, read_lines
 from edgekd.data.splits import Splits
 from edgekd.errors import DataError
-from edgekd.models.references import kind_of, model_path
+from edgekd.models.references import kind_of, model_path, name_of
 from edgekd.recipe import Recipe
 from edgekd.safe import stop
 from edgekd.safe.files import sha256_file, write_text
@@ -57,10 +57,11 @@ def tokenize(recipe: Recipe, data: StageResult, splits: Splits, workspace: Works
                 cut += sum(bool(each.overflowing) for each in encoded)
                 count += len(batch)
                 workspace.listener.stage_advanced(count, data.result["shape"][0], "")
-        vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda each: each[1])
+        by_index = {index: token for token, index in tokenizer.get_vocab().items()}
+        vocabulary = [by_index.get(index, "") for index in range(max(by_index) + 1)]
         write_text(folder / TOKENIZER, tokenizer.to_str(pretty=True) + "\n")
-        write_text(folder / VOCABULARY, "".join(f"{token}\n" for token, _ in vocabulary))
-        return {"vocabulary": vocabulary[-1][1] + 1, "cut": cut, "count": count}
+        write_text(folder / VOCABULARY, "".join(f"{token}\n" for token in vocabulary))
+        return {"vocabulary": len(vocabulary), "cut": cut, "count": count}
 
     return workspace.stage("tokenizer", what, inputs, work, _describe)
 
@@ -70,7 +71,7 @@ def _describe(result: dict[str, Any]) -> str:
 
 
 def _given(recipe: Recipe) -> Path | None:
-    """Return the tokenizer file that the first transformers teacher brings."""
+    """Return the tokenizer file that the recipe names or that its transformers teachers bring; ``None``: none."""
     if recipe.data.tokenizer is not None:
         path = Path(recipe.data.tokenizer).expanduser()
         found = path / TOKENIZER if path.is_dir() else path
@@ -79,17 +80,38 @@ def _given(recipe: Recipe) -> Path | None:
                 f"there is no tokenizer {found}", "data.tokenizer names a tokenizer.json, or a folder that holds one"
             )
         return found
-    for member in recipe.teacher.members:
-        if kind_of(member.model) == "hf":
-            folder = model_path(member.model)
-            for name in (TOKENIZER, VOCABULARY):
-                if (folder / name).is_file():
-                    return folder / name
-            raise DataError(
-                f"{member.model} has no tokenizer.json or vocab.txt in {folder}",
-                "save its tokenizer there with tokenizer.save_pretrained(...), or name one with data.tokenizer",
-            )
-    return None
+    brought = {member.model: _brought(member.model) for member in recipe.teacher.members if kind_of(member.model) == "hf"}
+    if len({sha256_file(path) for path in brought.values()}) > 1:
+        raise DataError(
+            f"the teachers {', '.join(brought)} have different tokenizers, and one text can only be cut up in one way",
+            "use teachers with one tokenizer",
+        )
+    return next(iter(brought.values()), None)
+
+
+def _brought(reference: str) -> Path:
+    """Return the tokenizer file of an ``hf:`` model: in its folder, or from the hub."""
+    folder = model_path(reference)
+    names = (TOKENIZER, VOCABULARY)
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    if not folder.is_dir():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import RemoteEntryNotFoundError
+
+        for name in names:
+            try:
+                return Path(hf_hub_download(name_of(reference), name))
+            except RemoteEntryNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                raise DataError(f"cannot load the tokenizer of {reference}: {first}", "check the name or the folder") from None
+    raise DataError(
+        f"{reference} has no {' or '.join(names)}",
+        "save its tokenizer there with tokenizer.save_pretrained(...), or name one with data.tokenizer",
+    )
 
 
 def _train(texts: Path, splits: Splits, vocabulary: int) -> Any:

@@ -22,18 +22,19 @@ def combine(logits: Sequence[Tensor], weights: Sequence[float], rule: str, tempe
     """
     if len(logits) == 1:
         return logits[0]
-    shares = torch.tensor(weights, dtype=torch.float32) / sum(weights)
+    shares = [each / sum(weights) for each in weights]
     if rule == "mean_logits":
         # Centred, so that teachers of log-probabilities and of logits mix on one scale; no softmax sees it.
-        return torch.stack(
-            [share * (each - each.mean(1, keepdim=True)) for share, each in zip(shares, logits, strict=True)]
-        ).sum(0)
-    soft = torch.stack([(each.float() / temperature).softmax(1) for each in logits])
-    per_sample = shares[:, None].expand(len(logits), len(logits[0]))
+        rows = [each.float() - each.float().mean(1, keepdim=True) for each in logits]
+        return torch.stack([share * each for share, each in zip(shares, rows, strict=True)]).sum(0)
+    # In logarithms throughout, so that classes which all teachers rule out keep their order; in double precision,
+    # because entropies of sure teachers are small and it is their ratio that counts.
+    soft = torch.stack([(each.double() / temperature).log_softmax(1) for each in logits])
+    per_sample = torch.tensor(shares, dtype=torch.float64)[:, None].expand(len(logits), len(logits[0]))
     if rule == "entropy":
-        entropies = torch.special.entr(soft).sum(2)
+        entropies = -(soft.exp() * soft).sum(2)
         total = entropies.sum(0, keepdim=True)
-        surer = torch.where(total > 0, 1 - entropies / total.clamp_min(1e-12), torch.ones_like(entropies))
-        per_sample = per_sample * surer
+        surer = torch.where(total > 0, 1 - entropies / total.clamp_min(1e-300), torch.ones_like(entropies))
+        per_sample = per_sample * surer.clamp_min(0)
         per_sample = per_sample / per_sample.sum(0, keepdim=True)
-    return temperature * (per_sample[:, :, None] * soft).sum(0).clamp_min(1e-12).log()
+    return (temperature * (per_sample.log()[:, :, None] + soft).logsumexp(0)).float()

@@ -26,7 +26,7 @@ def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Wo
     """Measure ``teacher`` on the validation split; stop a run that would imitate one that knows nothing.
 
     Raises:
-        GateMissed: Its 95 % interval reaches down to the share of the most frequent class, or lies below the accuracy
+        GateMissed: Its 95 % interval reaches down to the share of the most frequent class, or lies wholly below that
             of a logistic regression on at most 2,000 raw training samples. Not with ``teacher.check=false``.
     """
     held_out = data.splits.validation
@@ -49,7 +49,7 @@ def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Wo
     problem = None
     if low <= found["chance"]:
         problem = f"the teacher is no better than chance: {shown}, the most frequent class has {found['chance']:.1%}"
-    elif high < found["probe"]["value"]:
+    elif high < found["probe"]["ci95"][0]:
         problem = f"the teacher is worse than a linear model: {shown}, a logistic regression has {found['probe']['value']:.1%}"
     if problem is not None and recipe.teacher.check:
         raise GateMissed(
@@ -85,13 +85,16 @@ def linear_probe(data: Dataset) -> Metric:
     generator = np.random.default_rng(0)
     train = generator.permutation(data.splits.train)[:_PROBE_SAMPLES]
     held_out = generator.permutation(data.splits.validation)[:_PROBE_SAMPLES]
+    seen = np.unique(data.labels[train])
+    logits = np.full((len(held_out), len(data.classes)), -np.inf, np.float32)
+    if len(seen) == 1:  # of a rare class, none may be among those drawn
+        logits[:, seen] = 0
+        return top1(logits, data.labels[held_out])
     model = LogisticRegression(max_iter=200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(_plain_features(data, train), data.labels[train])
-    scores = model.predict_proba(_plain_features(data, held_out))
-    logits = np.full((len(held_out), len(data.classes)), -np.inf, np.float32)
-    logits[:, model.classes_] = scores
+    logits[:, seen] = model.predict_log_proba(_plain_features(data, held_out)).reshape(len(held_out), -1)
     return top1(logits, data.labels[held_out])
 
 

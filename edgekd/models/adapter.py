@@ -12,6 +12,8 @@ from edgekd.models.tensors import TensorSpec
 
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as Pillow has them."""
+_STEP_BELOW_1 = 6e-8
+"""From 1 to the next smaller float32, above which a probability cannot be told from 1."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Adapter:
         columns: For each class of the data, the teacher's output; ``None``: the same order.
         probabilities: Whether outputs are probabilities; their logarithms equal logits up to a constant.
         floor: Probability below which the output says nothing, half a step of a quantized one.
-        single: Whether there is one output for two classes, of the second one.
+        single: Whether there is one output for two classes: of its second, the first is what it is not.
     """
 
     names: dict[str, str]
@@ -46,7 +48,7 @@ class Adapter:
     output: str = "logits"
     columns: tuple[int, ...] | None = None
     probabilities: bool = False
-    floor: float = 1e-8
+    floor: float = 1e-30
     single: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -121,11 +123,11 @@ def data_logits(adapter: Adapter, output: Tensor) -> Tensor:
     serve as logits, over a subset of the classes too.
     """
     output = output.float().reshape(len(output), -1)
+    if adapter.single and adapter.probabilities:
+        floor = max(adapter.floor, _STEP_BELOW_1)
+        output = output.clamp(floor, 1 - floor).logit()
+    elif adapter.probabilities:
+        output = output.clamp_min(adapter.floor).log()
     if adapter.single:
-        if adapter.probabilities:
-            odds = output.clamp(adapter.floor, 1 - adapter.floor)
-            return torch.cat([(1 - odds).log(), odds.log()], 1)
-        return torch.cat([torch.zeros_like(output), output], 1)
-    if adapter.columns is not None:
-        output = output[:, list(adapter.columns)]
-    return output.clamp_min(adapter.floor).log() if adapter.probabilities else output
+        output = torch.cat([torch.zeros_like(output), output], 1)
+    return output[:, list(adapter.columns)] if adapter.columns is not None else output

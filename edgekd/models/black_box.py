@@ -18,6 +18,9 @@ from edgekd.errors import ModelError
 from edgekd.safe.model_files import check_file, check_keras, check_onnx, check_tflite, folder_bytes
 
 Arrays = dict[str, NDArray[Any]]
+_NUMBERS = frozenset({
+    "float16", "float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool",
+})  # fmt: skip
 _Opened = tuple[Callable[[Arrays], Arrays], list[dict[str, Any]], list[dict[str, Any]], int]
 
 
@@ -40,8 +43,8 @@ def open_model(kind: str, path: str, allow_code: bool) -> tuple[dict[str, Any], 
     if kind != "keras" or not file.is_dir():
         check_file(file)
     run, inputs, outputs, size = _OPENERS[kind](file, allow_code)
-    if not inputs or not outputs:
-        raise ModelError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; at least one of each is needed")
+    _check_numbers(path, inputs, outputs)
+    outputs = [each for each in outputs if each["dtype"] in _NUMBERS]
     sizes = {each["shape"][0] for each in inputs if each["shape"] and each["shape"][0] is not None}
     batch = min(sizes) if sizes else None
     described = {
@@ -54,12 +57,36 @@ def open_model(kind: str, path: str, allow_code: bool) -> tuple[dict[str, Any], 
         count = len(next(iter(arrays.values())))
         rows = []
         for start in range(0, count, batch or count):
-            stop = start + (batch or count)
-            part = {each["name"]: _given(arrays[each["name"]][start:stop], each, batch) for each in inputs}
-            rows.append({each["name"]: _real(np.asarray(run(part)[each["name"]]), each)[: count - start] for each in outputs})
+            part = {
+                each["name"]: _given(arrays[each["name"]][start : start + (batch or count)], each, batch) for each in inputs
+            }
+            samples = len(next(iter(part.values())))
+            try:
+                found = run(part)
+            except Exception as error:  # each runtime has exceptions of its own
+                shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in part.items())
+                raise ModelError(f"{path} failed on {shapes}: {_first_line(error)}") from None
+            rows.append({
+                each["name"]: _real(found[each["name"]], each)[: count - start]
+                for each in outputs if np.ndim(found[each["name"]]) and len(found[each["name"]]) == samples
+            })  # fmt: skip
+        if not rows[0]:
+            raise ModelError(f"{path} has no output with one row per sample")
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     return described, answer
+
+
+def _check_numbers(path: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+    """Refuse a model that takes something else than numbers, or gives nothing but."""
+    for each in inputs:
+        if each["dtype"] not in _NUMBERS:
+            raise ModelError(
+                f"{path} takes {each['dtype']} as '{each['name']}', not numbers", "save it without the step that decodes them"
+            )
+    if not inputs or not any(each["dtype"] in _NUMBERS for each in outputs):
+        listed = ", ".join(f"{each['name']} ({each['dtype']})" for each in outputs) or "none"
+        raise ModelError(f"{path} has {len(inputs)} inputs, and as outputs {listed}; numbers are needed on both sides")
 
 
 def _given(values: NDArray[Any], described: dict[str, Any], batch: int | None) -> NDArray[Any]:
@@ -119,21 +146,27 @@ def _keras(path: Path, allow_code: bool) -> _Opened:
         model = keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
     except Exception as error:  # whatever a layer's constructor raises
         raise ModelError(f"Keras cannot load {path}: {_first_line(error)}") from None
-    inputs = [_tensor(each, index, "input") for index, each in enumerate(model.inputs)]
-    outputs = [_tensor(each, index, "output") for index, each in enumerate(model.outputs)]
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise ModelError(f"{path} does not tell its inputs and outputs", "save a functional or sequential model")
+    inputs = _tensors(model.inputs, [each.name for each in model.inputs])
+    outputs = _tensors(model.outputs, list(getattr(model, "output_names", ())))
     call = tf.function(lambda *values: model(list(values) if len(values) > 1 else values[0], training=False))
 
     def run(arrays: Arrays) -> Arrays:
-        found = call(*(tf.constant(arrays[each["name"]]) for each in inputs))
-        listed = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list | tuple) else [found]
-        return {each["name"]: value.numpy() for each, value in zip(outputs, listed, strict=True)}
+        found = keras.tree.flatten(call(*(tf.constant(arrays[each["name"]]) for each in inputs)))
+        return {each["name"]: value.numpy() for each, value in zip(outputs, found, strict=True)}
 
     return run, inputs, outputs, folder_bytes(path)
 
 
-def _tensor(tensor: Any, index: int, side: str) -> dict[str, Any]:
-    name = str(getattr(tensor, "name", "") or f"{side}_{index}")
-    return {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype), "scale": None, "zero_point": None}
+def _tensors(tensors: list[Any], names: list[str]) -> list[dict[str, Any]]:
+    """Describe tensors of Keras; names that are missing or not unique are replaced by numbered ones."""
+    if len(set(names)) != len(tensors):
+        names = [f"output_{index}" for index in range(len(tensors))]
+    return [
+        {"name": name, "shape": list(each.shape), "dtype": str(each.dtype), "scale": None, "zero_point": None}
+        for name, each in zip(names, tensors, strict=True)
+    ]
 
 
 def _saved_model(path: Path) -> _Opened:

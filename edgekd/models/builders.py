@@ -35,6 +35,13 @@ def build_module(spec: ModelSpec) -> nn.Module:
 
 
 def _zoo(spec: ModelSpec) -> nn.Module:
+    try:
+        return _zoo_network(spec)
+    except (ValueError, RuntimeError) as error:  # an argument out of range, or more weights than memory
+        raise ModelError(f"{spec.reference} cannot be built: {_first_line(error)}") from error
+
+
+def _zoo_network(spec: ModelSpec) -> nn.Module:
     entry = ZOO[name_of(spec.reference)]
     module, _, function = entry.factory.partition(":")
     factory = getattr(importlib.import_module(module), function)
@@ -120,7 +127,8 @@ def quiet_transformers() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("transformers", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _hf(spec: ModelSpec) -> nn.Module:
@@ -138,8 +146,13 @@ def _hf(spec: ModelSpec) -> nn.Module:
 
 def hub_error(reference: str, error: Exception) -> ModelError:
     """Return one line for whatever a hub library says when it cannot load ``reference``."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ModelError(f"cannot load {reference}: {first[:300]}", "check the name, the folder, or the connection to the hub")
+    return ModelError(
+        f"cannot load {reference}: {_first_line(error)}", "check the name, the folder, or the connection to the hub"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _timm(spec: ModelSpec, pretrained: bool = False) -> nn.Module:

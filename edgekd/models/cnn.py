@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgekd.models.blocks import conv_bn_relu
+from edgekd.models.blocks import conv_bn_relu, scaled
 
 
 class PlainCNN(nn.Module):
@@ -30,11 +30,24 @@ class PlainCNN(nn.Module):
         return logits
 
 
-def shallow_cnn(channels: int, classes: int) -> nn.Module:
-    """Build three convolutions of 8, 16 and 24 channels: 5,026 parameters, 0.08 M MACs."""
-    return PlainCNN(channels, classes, (8, 16, 24), (1, 2, 1))
+def shallow_cnn(channels: int, classes: int, width: float = 1.0) -> nn.Module:
+    """Build three convolutions of 8, 16 and 24 channels, edgekd's own: 5,026 parameters, 78,576 MACs.
+
+    Args:
+        channels: Of the image.
+        classes: Number of classes.
+        width: Scales channels.
+    """
+    return PlainCNN(channels, classes, tuple(scaled(each, width) for each in (8, 16, 24)), (1, 2, 1))
 
 
-def digits_teacher(channels: int, classes: int) -> nn.Module:
-    """Build six convolutions of 32 to 128 channels: 288,170 parameters, 2.4 M MACs."""
-    return PlainCNN(channels, classes, (32, 32, 64, 64, 128, 128), (1, 1, 2, 1, 2, 1))
+def digits_teacher(channels: int, classes: int, width: float = 1.0) -> nn.Module:
+    """Build six convolutions of 32 to 128 channels, edgekd's own: 288,170 parameters, 2.38 M MACs.
+
+    Args:
+        channels: Of the image.
+        classes: Number of classes.
+        width: Scales channels.
+    """
+    widths = tuple(scaled(each, width) for each in (32, 32, 64, 64, 128, 128))
+    return PlainCNN(channels, classes, widths, (1, 1, 2, 1, 2, 1))

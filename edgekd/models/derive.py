@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import UsageError
 from edgekd.models.catalog import ZOO
-from edgekd.models.references import kind_of, name_of
+from edgekd.models.references import KINDS, kind_of, model_path, name_of
 from edgekd.recipe import TeacherMember
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
+_LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
+"""What configurations of transformers call the number of layers."""
 _DEFAULT_LAYERS = 2  # of the zoo's transformer
 
 
@@ -33,36 +37,50 @@ def derive_student(teacher: TeacherMember, wanted: Mapping[str, Any]) -> tuple[s
     """
     kind, name = kind_of(teacher.model), name_of(teacher.model)
     if kind == "zoo" and ZOO[name].inputs == "text":
-        return _halved(teacher, wanted, "layers", int(teacher.arguments.get("layers", _DEFAULT_LAYERS)))
+        return _halved(teacher, wanted, "layers", teacher.arguments.get("layers", _DEFAULT_LAYERS))
     if kind == "zoo":
-        width = 0.5 * float(teacher.arguments.get("width", 1.0))
-        return teacher.model, {**teacher.arguments, "width": width, **wanted}, None
+        width = teacher.arguments.get("width", 1.0)
+        if not isinstance(width, int | float):
+            raise UsageError(f"teacher.arguments.width is {width!r}, no number", "give the share of channels, for example 0.5")
+        return teacher.model, {**teacher.arguments, "width": 0.5 * width, **wanted}, None
     if kind == "hf":
-        from transformers import AutoConfig
-
-        from edgekd.models.builders import hub_error
-
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise hub_error(teacher.model, error) from error
-        layers = getattr(config, "num_hidden_layers", None)
-        if isinstance(layers, int):
-            return _halved(teacher, wanted, "num_hidden_layers", layers)
+        config = _config(teacher.model)
+        for argument in _LAYER_COUNTS:
+            if isinstance(config.get(argument), int):
+                return _halved(teacher, wanted, argument, config[argument])
+    reason = "how to make it smaller is not known" if KINDS[kind].layers else "a black box shows its outputs alone, no layers"
     raise UsageError(
-        f"student.model is from-teacher, but how to make {teacher.model} smaller is not known",
-        "name a student of its own, see `edgekd models`; zoo: and transformers with num_hidden_layers can be made smaller",
+        f"student.model is from-teacher, but the teacher is {teacher.model}: {reason}",
+        "name a student of its own, see `edgekd models`; zoo: and most transformers can be made smaller",
     )
 
 
+def _config(reference: str) -> dict[str, Any]:
+    """Return ``config.json`` of an ``hf:`` model, read as data: transformers would import torch."""
+    file = model_path(reference) / "config.json"
+    try:
+        if not file.is_file():
+            from huggingface_hub import hf_hub_download
+
+            file = Path(hf_hub_download(name_of(reference), "config.json"))
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UsageError(f"cannot read the configuration of {reference}: {first}", "check the folder or the name") from None
+    return config if isinstance(config, dict) else {}
+
+
 def _halved(
-    teacher: TeacherMember, wanted: Mapping[str, Any], argument: str, layers: int
+    teacher: TeacherMember, wanted: Mapping[str, Any], argument: str, layers: Any
 ) -> tuple[str, dict[str, Any], tuple[int, ...]]:
-    if layers < 2:
-        raise UsageError(f"student.model is from-teacher, but {teacher.model} has one layer only", "name a student of its own")
+    if not isinstance(layers, int) or layers < 2:
+        raise UsageError(
+            f"student.model is from-teacher, but {teacher.model} has {layers} layer(s), fewer than two",
+            "name a student of its own",
+        )
     arguments = {**teacher.arguments, argument: layers // 2, **wanted}
-    left = int(arguments[argument])
-    if not 1 <= left <= layers:
+    left = arguments[argument]
+    if not isinstance(left, int) or not 1 <= left <= layers:
         raise UsageError(f"student.arguments.{argument} is {left}, the teacher has {layers} layers", f"give 1 to {layers}")
     return teacher.model, arguments, tuple(index * layers // left for index in range(left))
 

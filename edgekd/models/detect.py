@@ -22,6 +22,8 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NAMED = 5
 _SHOWN = 20
 _MORE_THAN_LUCK = 0.2
+_SMALLEST = {"float16": 3e-8, "float32": 1e-30}
+"""Probabilities below these are zeros to the dtype, or soon."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,14 @@ def detect(
     """
     adapter, notes = _fit_inputs(model, options, specs)
     first = run(teacher_inputs(adapter, {name: each[:2] for name, each in inputs.items()}, specs))
-    output = _choose_output(model, options, {name: tuple(each.shape[1:]) for name, each in first.items()}, len(classes))
+    known = labels or model.labels
+    widths = {len(classes), len(known or classes)} | ({1} if len(classes) == 2 else set())
+    output = _choose_output(model, options, {name: tuple(each.shape[1:]) for name, each in first.items()}, widths)
     width = first[output].reshape(len(first[output]), -1).shape[1]
-    columns, single, said = _columns(model.name, labels or model.labels, classes, width)
+    columns, single, assumed, said = _columns(model.name, known, classes, width)
     adapter = replace(adapter, output=output, columns=columns, single=single)
-    assumed = columns is None and not single and (labels or model.labels) is None
     candidates = _normalisations(model, options, adapter, specs[0])
-    tried = []
+    tried, orders = [], []
     for place, (name, candidate) in enumerate(candidates):
         raw = run(teacher_inputs(candidate, inputs, specs))[output]
         read, kind = _read_outputs(candidate, model, options, raw)
@@ -88,10 +91,11 @@ def detect(
         loss = float(torch.nn.functional.cross_entropy(logits, target).nan_to_num(1e30))
         guesses = logits.argmax(1)
         right = float((guesses == target).float().mean())
-        if assumed:
-            _check_order(model.name, classes, guesses, target, right)
+        orders.append(_best_order(guesses, target, len(classes)))
         tried.append((-right, loss, place, name, read, kind))
-    _, _, _, name, best, kind = min(tried, key=lambda each: each[:3])
+    right, _, _, name, best, kind = min(tried, key=lambda each: each[:3])
+    if assumed:
+        _check_order(model.name, classes, -right, *max(orders, key=lambda each: each[0]))
     if specs[0].meaning in {"image", "features"}:
         given = "as told" if len(candidates) == 1 else f"best of {len(candidates)} tried"
         notes.append(f"{name} ({given})")
@@ -105,11 +109,13 @@ def _fit_inputs(model: Described, options: Preprocess, specs: tuple[TensorSpec, 
         return _fit_image(model, options, first)
     if first.meaning == "tokens":
         return _fit_text(model, specs)
+    given = f"rows of {first.shape[0]} columns" if first.meaning == "features" else f"sounds of {first.shape[0]} samples"
     if len(model.inputs) != 1:
-        raise ModelError(f"{model.name} has {len(model.inputs)} inputs, the data is one {first.meaning}")
+        names = ", ".join(str(each["name"]) for each in model.inputs)
+        raise ModelError(f"{model.name} has {len(model.inputs)} inputs ({names}), the data is {given}")
     shape = model.inputs[0]["shape"]
     if len(shape) != 1 or shape[0] not in {None, first.shape[0]}:
-        raise ModelError(f"{model.name} takes {_shown(shape)}, the data is one {first.meaning} of {first.shape[0]} values")
+        raise ModelError(f"{model.name} takes {_shown(shape)}, the data is {given}")
     return Adapter({first.name: model.inputs[0]["name"]}), []
 
 
@@ -129,7 +135,10 @@ def _fit_image(model: Described, options: Preprocess, spec: TensorSpec) -> tuple
                 "bring the images to its size with data.image_size",
             )
         notes.append(f"images as {_shown(shape)}")
-        return Adapter(fed, layout="NHWC", channels=channels, shape=tuple(each or 0 for each in shape)), notes
+        layout = options.layout if options.layout != "auto" else model.layout
+        if channels > 1:
+            notes.insert(0, layout)
+        return Adapter(fed, layout=layout, channels=channels, shape=tuple(each or 0 for each in shape)), notes
     layout = options.layout if options.layout != "auto" else _layout(shape, model.layout)
     found_channels, found_size = (shape[0], shape[1:]) if layout == "NCHW" else (shape[2], shape[:2])
     if found_channels not in {None, 1, 3}:
@@ -172,14 +181,14 @@ def _fit_text(model: Described, specs: tuple[TensorSpec, ...]) -> tuple[Adapter,
     return Adapter(names, tuple(zeros)), [f"inputs {', '.join(free)}"]
 
 
-def _choose_output(model: Described, options: Preprocess, shapes: dict[str, tuple[int, ...]], classes: int) -> str:
+def _choose_output(model: Described, options: Preprocess, shapes: dict[str, tuple[int, ...]], widths: set[int]) -> str:
     listed = ", ".join(f"{name} {_shown(list(shape))}" for name, shape in shapes.items())
     if options.output is not None:
         if options.output not in shapes:
             raise UsageError(f"{model.name} has no output '{options.output}'" + did_you_mean(options.output, list(shapes)),
                              f"its outputs: {listed}")  # fmt: skip
         return options.output
-    for fitting in ([name for name, shape in shapes.items() if _product(shape) == classes], list(shapes)):
+    for fitting in ([name for name, shape in shapes.items() if _product(shape) in widths], list(shapes)):
         if len(fitting) == 1:
             return fitting[0]
     for usual in ("logits", "probs", "probabilities", "output"):
@@ -190,10 +199,13 @@ def _choose_output(model: Described, options: Preprocess, shapes: dict[str, tupl
 
 def _columns(
     name: str, labels: tuple[str, ...] | None, classes: tuple[str, ...], width: int
-) -> tuple[tuple[int, ...] | None, bool, list[str]]:
-    """Return the output of each class, whether there is one output for two classes, and what to say of it."""
-    if width == 1 and len(classes) == 2:
-        return None, True, ["one output for two classes"]
+) -> tuple[tuple[int, ...] | None, bool, bool, list[str]]:
+    """Return the output of each class, whether one output stands for two classes, whether their order is assumed, and
+    what to say of it."""
+    single = width == 1 and len(classes) == 2 and len(labels or classes) == 2
+    notes = ["one output for two classes"] if single else []
+    if single:
+        width = 2
     if labels is not None and len(labels) != width:
         raise UsageError(f"{name} has {width} outputs, but {len(labels)} labels are given for it", "give one label per output")
     if labels is None:
@@ -202,13 +214,13 @@ def _columns(
                 f"{name} has {width} outputs, the data {len(classes)} classes: which is which is not known",
                 "give a file with one class name per line, in the order of its outputs, as teacher.labels",
             )
-        return None, False, ["classes in the data's order (assumed: it names none)"]
+        return None, single, True, [*notes, "classes in the data's order (assumed: it names none)"]
     place = {_plain_name(label): index for index, label in enumerate(labels)}
     missing = [each for each in classes if _plain_name(each) not in place]
     if missing:
         generic = all(re.fullmatch(r"label_\d+", label.lower()) for label in labels)
         if generic and width == len(classes):
-            return None, False, ["classes in the data's order (assumed: its labels are LABEL_0, ...)"]
+            return None, single, True, [*notes, "classes in the data's order (assumed: its labels are LABEL_0, ...)"]
         more = f", and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise ModelError(
             f"{name} has no output for {len(missing)} of the {len(classes)} classes of the data: "
@@ -217,29 +229,33 @@ def _columns(
         )
     columns = tuple(place[_plain_name(each)] for each in classes)
     if columns == tuple(range(width)):
-        return None, False, ["classes in the data's order (by name)"]
+        return None, single, False, [*notes, "classes in the data's order (by name)"]
     said = "classes reordered by name" if len(columns) == width else f"{len(columns)} of its {width} classes, by name"
-    return columns, False, [said]
+    return columns, single, False, [*notes, said]
 
 
-def _check_order(name: str, classes: tuple[str, ...], guesses: Tensor, target: Tensor, right: float) -> None:
-    """Refuse outputs in another order than the data's classes: they are right once every output is given its best class.
+def _best_order(guesses: Tensor, target: Tensor, classes: int) -> tuple[float, list[int]]:
+    """Return how often guesses are right once every output is given its best class, and those classes."""
+    from scipy.optimize import linear_sum_assignment
+
+    counts = torch.zeros(classes, classes)
+    counts.index_put_((guesses, target), torch.ones(len(target)), accumulate=True)
+    outputs, matched = linear_sum_assignment(counts.numpy(), maximize=True)
+    return float(counts[outputs, matched].sum()) / len(target), matched.tolist()
+
+
+def _check_order(name: str, classes: tuple[str, ...], right: float, best: float, matched: list[int]) -> None:
+    """Refuse outputs in another order than the data's classes.
 
     Raises:
         ModelError: Under the best matching the teacher is right far more often than as it is.
     """
-    from scipy.optimize import linear_sum_assignment
-
-    counts = torch.zeros(len(classes), len(classes))
-    counts.index_put_((guesses, target), torch.ones(len(target)), accumulate=True)
-    outputs, matched = linear_sum_assignment(counts.numpy(), maximize=True)
-    best = float(counts[outputs, matched].sum()) / len(target)
     if best > 0.5 and best > right + _MORE_THAN_LUCK:
         order = ", ".join(classes[each] for each in matched[:_SHOWN])
         more = ", ..." if len(classes) > _SHOWN else ""
         raise ModelError(
-            f"{name} has its classes in another order than the data: as they are it is right on {right:.0%} of the samples, "
-            f"matched as {order}{more} on {best:.0%}",
+            f"{name} has its classes in another order than the data: as they are, {right:.0%} of the samples are right, and "
+            f"{best:.0%} if its outputs stand for {order}{more}",
             "give a file with one class name per line, in the order of its outputs, as teacher.labels",
         )
 
@@ -313,7 +329,9 @@ def _read_outputs(adapter: Adapter, model: Described, options: Preprocess, raw: 
     else:
         probabilities = options.outputs == "probabilities"
     said = "outputs are probabilities, their logarithms are used" if probabilities else "outputs are logits"
-    return replace(adapter, probabilities=probabilities, floor=scale / 2 if scale else 1e-8), said
+    dtype = next((each.get("dtype") for each in model.outputs if each["name"] == adapter.output), None)
+    floor = scale / 2 if scale else _SMALLEST.get(str(dtype), _SMALLEST["float32"])
+    return replace(adapter, probabilities=probabilities, floor=floor), said
 
 
 def _shown(shape: list[int | None]) -> str:

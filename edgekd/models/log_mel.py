@@ -62,6 +62,13 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Map ``waveform [n, samples]`` in [-1, 1] to ``[n, 1, frames, bands]``: natural logarithms of mel power."""
+        if torch.is_autocast_enabled(waveform.device.type):
+            # In bfloat16 the quiet bands drown in the rounding of the loud ones.
+            with torch.autocast(waveform.device.type, enabled=False):
+                return self._spectrogram(waveform.float())
+        return self._spectrogram(waveform)
+
+    def _spectrogram(self, waveform: Tensor) -> Tensor:
         parts = nn.functional.conv1d(waveform[:, None], self.fourier, stride=self.hop)  # type: ignore[arg-type]
         cosine, sine = parts.chunk(2, dim=1)
         mel = torch.matmul(self.filters, cosine * cosine + sine * sine)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekd.errors import ModelError
+from edgekd.errors import ModelError, UsageError
 from edgekd.models import builders
 from edgekd.models.detect import Described, Run
 from edgekd.models.references import kind_of, model_path, name_of
@@ -78,12 +78,12 @@ def _black_box(member: TeacherMember, log: Path, allow_code: bool) -> Iterator[O
 
 
 def _program(member: TeacherMember) -> Opened:
-    from edgekd.safe.exported_program import load_exported_program
+    from edgekd.safe.exported_program import callable_module, load_exported_program
 
     path = model_path(member.model)
     check_file(path)
     program = load_exported_program(path)
-    module = program.module()
+    module = callable_module(program)
     kinds = {each.arg.name: each.kind.name for each in program.graph_signature.input_specs}
     inputs = []
     for node in program.graph.nodes:
@@ -98,22 +98,39 @@ def _program(member: TeacherMember) -> Opened:
 
     def run(given: dict[str, Tensor]) -> dict[str, Tensor]:
         count = len(next(iter(given.values())))
-        rows: list[Tensor] = []
+        rows: list[dict[str, Tensor]] = []
         with torch.no_grad():
             for start in range(0, count, fixed or count):
                 part = [_padded(given[name][start : start + (fixed or count)], fixed).contiguous() for name in order]
                 part = [value.to(getattr(torch, each["dtype"])) for value, each in zip(part, inputs, strict=True)]
-                returned = module(*part)
-                listed = list(returned.values()) if isinstance(returned, Mapping) else returned
-                logits = listed if isinstance(listed, Tensor) else next(each for each in listed if isinstance(each, Tensor))
-                rows.append(logits[: count - start])
-        return {"logits": torch.cat(rows)}
+                try:
+                    found = _named_outputs(module(*part))
+                except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+                    raise _failed(member.model, part, error) from None
+                rows.append({name: value[: count - start] for name, value in found.items()})
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     params = sum(each.numel() for each in program.parameters())
     size = sum(each.numel() * each.element_size() for each in program.state_dict.values())
     notes = (f"{fixed} sample(s) at a time",) if fixed else ()
-    described = Described(member.model, inputs, [{"name": "logits"}], notes=notes)
+    described = Described(member.model, inputs, [], notes=notes)
     return Opened(run, described, Cost(params, None, size), None)
+
+
+def _named_outputs(returned: Any) -> dict[str, Tensor]:
+    """Return the tensors among what a module returned, by name: a mapping's own; else ``logits`` first, then ``output_1``."""
+    if isinstance(returned, Mapping):
+        return {str(name): value for name, value in returned.items() if isinstance(value, Tensor) and value.ndim}
+    listed = (
+        [returned] if isinstance(returned, Tensor) else [each for each in returned if isinstance(each, Tensor) and each.ndim]
+    )
+    return {f"output_{index}" if index else "logits": value for index, value in enumerate(listed)}
+
+
+def _failed(reference: str, given: list[Tensor], error: Exception) -> ModelError:
+    shapes = ", ".join(str(list(each.shape)) for each in given)
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ModelError(f"{reference} failed on inputs of shape {shapes}: {first[:300]}", "see data.image_size, data.max_tokens")
 
 
 def _padded(values: Tensor, batch: int | None) -> Tensor:
@@ -124,6 +141,11 @@ def _padded(values: Tensor, batch: int | None) -> Tensor:
 
 def _module(member: TeacherMember, specs: tuple[TensorSpec, ...], labels: tuple[str, ...]) -> Opened:
     kind = kind_of(member.model)
+    if kind == "zoo" and member.weights is None:
+        raise UsageError(
+            f"{member.model} comes without weights, so it cannot teach as it is",
+            "name a file of them as teacher.weights, or leave out teacher.trained and it is trained here",
+        )
     spec = classifier(member.model, specs, labels, member.arguments)
     described = Described(member.model, [{"name": each.name, "shape": list(each.shape), "dtype": each.dtype, "scale": None}
                                          for each in specs], [{"name": "logits"}])  # fmt: skip
@@ -144,12 +166,14 @@ def _module(member: TeacherMember, specs: tuple[TensorSpec, ...], labels: tuple[
     order = [each["name"] for each in described.inputs]
 
     def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            returned = module(*(inputs[name] for name in order))
-        if isinstance(returned, Mapping):
-            return {str(name): value for name, value in returned.items() if isinstance(value, Tensor)}
-        listed = [returned] if isinstance(returned, Tensor) else list(returned)
-        return {"logits": listed[0]}
+        part = [inputs[name] for name in order]
+        try:
+            with torch.no_grad():
+                return _named_outputs(module(*part))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if kind == "python":
+                raise  # the user's own code: its traceback tells where
+            raise _failed(member.model, part, error) from None
 
     return Opened(run, described, _cost(module, spec), module)
 
@@ -167,7 +191,7 @@ def _transformers(spec: ModelSpec, described: Described) -> tuple[nn.Module, Des
     name = name_of(spec.reference)
     try:
         model = head.from_pretrained(name, trust_remote_code=False, **spec.arguments)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # torn files and odd configurations raise what they happen to
         raise builders.hub_error(spec.reference, error) from error
     config = model.config
     labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
@@ -176,6 +200,16 @@ def _transformers(spec: ModelSpec, described: Described) -> tuple[nn.Module, Des
         channels = int(getattr(config, "num_channels", 3))
         described = replace(described, inputs=[{**described.inputs[0], "shape": [channels, None, None]}],
                             **_processor(name))  # fmt: skip
+        side = getattr(config, "image_size", None)
+        if described.size is None and isinstance(side, int):
+            described = replace(described, size=(side, side))
+    if spec.inputs[0].meaning == "waveform":
+        from edgekd.models.sound_features import with_extractor
+
+        assert spec.inputs[0].sample_rate is not None
+        heard = with_extractor(model, name, spec.reference, spec.inputs[0].sample_rate)
+        if heard is not None:
+            return heard, replace(described, notes=("sounds through the model's own feature extractor",))
     return builders.OnlyLogits(model, builders.transformers_names(spec)), described
 
 
@@ -255,7 +289,7 @@ def content_digest(member: TeacherMember) -> dict[str, Any]:
         if value is not None:
             file = Path(value).expanduser()
             if not file.is_file():
-                raise ModelError(f"{role} file {file} does not exist", f"check teacher.{role}")
+                raise UsageError(f"{role} file {file} does not exist", f"check teacher.{role}")
             found[role] = sha256_file(file)
     return found
 

@@ -122,13 +122,14 @@ def model_path(reference: str) -> Path:
     return Path(os.path.expanduser(name_of(reference)))  # noqa: PTH111 - Path.expanduser raises
 
 
-def check_available(reference: str, weights: str | None, role: str) -> None:
+def check_available(reference: str, weights: str | None, role: str, labels: str | None = None) -> None:
     """Check that files exist and packages are installed.
 
     Args:
         reference: The model.
         weights: Path of a file of weights beside it.
         role: ``teacher`` or ``student``, for messages.
+        labels: Path of a file of class names beside it.
 
     Raises:
         UsageError: Something is missing; the hint is the pip line, or what to check.
@@ -141,6 +142,8 @@ def check_available(reference: str, weights: str | None, role: str) -> None:
         )
     if kind.is_path:
         _check_exists(model_path(reference), role)
+    if labels is not None:
+        _check_exists(Path(os.path.expanduser(labels)), f"{role} labels")  # noqa: PTH111 - Path.expanduser raises
     if weights is not None:
         path = Path(os.path.expanduser(weights))  # noqa: PTH111 - Path.expanduser raises
         _check_exists(path, f"{role} weights")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgekd.models.blocks import scaled
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, and a shortcut (He et al., 2016)."""
@@ -25,7 +27,7 @@ class BasicBlock(nn.Module):
         out = self.bn2(self.conv2(out))
         if self.project is not None:
             x = self.project(x)
-        elif self.grown:
+        elif self.stride > 1 or self.grown:
             # Option A of He et al.: drop pixels, fill new channels with zeros; it has no parameters.
             x = nn.functional.pad(
                 x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.grown // 2, self.grown - self.grown // 2)
@@ -35,22 +37,23 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A 3x3 convolution, three stages of 16, 32 and 64 channels, average pooling and a linear classifier."""
+    """A 3x3 convolution, three stages of 16, 32 and 64 channels times ``width``, average pooling and a linear classifier."""
 
-    def __init__(self, channels: int, classes: int, blocks: int, *, bias: bool, projection: bool) -> None:
+    def __init__(self, channels: int, classes: int, blocks: int, width: float, *, bias: bool, projection: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, 16, 3, padding=1, bias=bias)
-        self.bn = nn.BatchNorm2d(16)
+        size = scaled(16, width)
+        self.conv = nn.Conv2d(channels, size, 3, padding=1, bias=bias)
+        self.bn = nn.BatchNorm2d(size)
         self.relu = nn.ReLU(inplace=True)
         stages: list[nn.Module] = []
-        width = 16
-        for target in (16, 32, 64):
+        for base in (16, 32, 64):
+            target = scaled(base, width)
             for index in range(blocks):
-                stride = 2 if index == 0 and target > 16 else 1
-                stages.append(BasicBlock(width, target, stride, bias=bias, projection=projection and stride == 2))
-                width = target
+                stride = 2 if index == 0 and base > 16 else 1
+                stages.append(BasicBlock(size, target, stride, bias=bias, projection=projection and stride == 2))
+                size = target
         self.stages = nn.Sequential(*stages)
-        self.classifier = nn.Linear(width, classes)
+        self.classifier = nn.Linear(size, classes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``image [n, channels, height, width]`` to logits ``[n, classes]``."""
@@ -59,21 +62,38 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def resnet8(channels: int, classes: int) -> nn.Module:
+def resnet8(channels: int, classes: int, width: float = 1.0) -> nn.Module:
     """Build the image-classification network of MLPerf Tiny (Banbury et al., 2021).
 
     For 32x32 RGB in 10 classes: 78,666 values with batch-norm statistics as the reference counts
     them (78,186 trained parameters), 12.5 M MACs. As there, convolutions have biases and
     shortcuts that shrink are 1x1 convolutions.
+
+    Args:
+        channels: Of the image.
+        classes: Number of classes.
+        width: Scales channels.
     """
-    return CifarResNet(channels, classes, 1, bias=True, projection=True)
+    return CifarResNet(channels, classes, 1, width, bias=True, projection=True)
 
 
-def resnet20(channels: int, classes: int) -> nn.Module:
-    """Build ResNet-20 for CIFAR (He et al., 2016): 0.27 M parameters, 41 M MACs for 32x32 RGB in 10 classes."""
-    return CifarResNet(channels, classes, 3, bias=False, projection=False)
+def resnet20(channels: int, classes: int, width: float = 1.0) -> nn.Module:
+    """Build ResNet-20 for CIFAR (He et al., 2016): 269,722 parameters (0.27 M), 40.6 M MACs for 32x32 RGB in 10 classes.
+
+    Args:
+        channels: Of the image.
+        classes: Number of classes.
+        width: Scales channels.
+    """
+    return CifarResNet(channels, classes, 3, width, bias=False, projection=False)
 
 
-def resnet56(channels: int, classes: int) -> nn.Module:
-    """Build ResNet-56 for CIFAR (He et al., 2016): 0.85 M parameters, 126 M MACs for 32x32 RGB in 10 classes."""
-    return CifarResNet(channels, classes, 9, bias=False, projection=False)
+def resnet56(channels: int, classes: int, width: float = 1.0) -> nn.Module:
+    """Build ResNet-56 for CIFAR (He et al., 2016): 853,018 parameters (0.85 M), 125.5 M MACs for 32x32 RGB in 10 classes.
+
+    Args:
+        channels: Of the image.
+        classes: Number of classes.
+        width: Scales channels.
+    """
+    return CifarResNet(channels, classes, 9, width, bias=False, projection=False)

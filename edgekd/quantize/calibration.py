@@ -1,4 +1,4 @@
-"""Which training images set the ranges of an int8 model."""
+"""Where the ranges of an int8 model's activations come from, and which training samples set them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def activation_ranges(wanted: str, kind: str) -> str:
+    """Return ``static`` or ``dynamic``: fixed from training samples, or found for each sample as it runs.
+
+    Args:
+        wanted: ``static``, ``dynamic`` or ``auto``, as the recipe has it.
+        kind: Of the data. Text means a transformer: its attention masks, GELUs and layer norms have ranges that no
+            256 fixed steps cover (measured in docs/decisions/0004).
+    """
+    if wanted != "auto":
+        return wanted
+    return "dynamic" if kind == "text" else "static"
+
+
 def calibration_indices(train: NDArray[np.int64], labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """Return ``count`` training indices (all, if there are fewer), taken in turn from every class.
 
     Args:
-        train: Indices of the training split; validation and test images never calibrate.
-        labels: Class index of every image of the data set.
+        train: Indices of the training split; validation and test samples never calibrate.
+        labels: Class index of every sample of the data set.
         count: How many.
         seed: Decides which.
     """

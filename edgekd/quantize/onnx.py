@@ -1,4 +1,4 @@
-"""Static int8 for ONNX Runtime: QDQ, per-channel symmetric weights, asymmetric 8-bit activations."""
+"""Int8 for ONNX Runtime, per-channel symmetric weights: static (QDQ, asymmetric 8-bit activations) or dynamic."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.quantize.logarithms import nodes_feeding_logarithms, store_constants_in_int8
 from edgekd.safe.files import write_bytes
 
 
 def quantize_onnx(model: str, calibration: str, out: str) -> dict[str, Any]:
     """Write the int8 form of the float32 ONNX file ``model`` to ``out``. Runs in a child process.
+
+    What feeds a logarithm computes in float, see :mod:`edgekd.quantize.logarithms`.
 
     Args:
         model: Path of the float32 file.
@@ -38,15 +41,46 @@ def quantize_onnx(model: str, calibration: str, out: str) -> dict[str, Any]:
         folded, quantized = Path(scratch, "folded.onnx"), Path(scratch, "int8.onnx")
         # Folds batch norm into convolutions, so that one scale covers both.
         quant_pre_process(model, folded, skip_symbolic_shape=True)
+        whole = onnx.load(folded)
+        kept = nodes_feeding_logarithms(whole)
+        onnx.save(whole, folded)
         quantize_static(
             folded, quantized, Samples(), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=kept,
         )  # fmt: skip
         proto = onnx.load(quantized)
+    store_constants_in_int8(proto, kept)
+    _write(proto, out)
+    return {}
+
+
+def quantize_onnx_dynamic(model: str, out: str) -> dict[str, Any]:
+    """Write ``model`` with int8 weights and embeddings to ``out``; activations are quantized by the range that each
+    has as it runs. Runs in a child process.
+
+    Args:
+        model: Path of the float32 file.
+        out: Path of the file to write.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(dir=Path(out).parent, prefix=".", suffix=".tmp") as scratch:
+        folded, quantized = Path(scratch, "folded.onnx"), Path(scratch, "int8.onnx")
+        quant_pre_process(model, folded, skip_symbolic_shape=True)
+        quantize_dynamic(folded, quantized, per_channel=True, weight_type=QuantType.QInt8)
+        proto = onnx.load(quantized)
+    _write(proto, out)
+    return {}
+
+
+def _write(proto: Any, out: str) -> None:
+    import onnx
+
     proto.producer_name, proto.producer_version = "edgekd", ""
     for node in proto.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
     onnx.checker.check_model(proto, full_check=True)
     write_bytes(Path(out), proto.SerializeToString(deterministic=True))
-    return {}

@@ -12,7 +12,7 @@ from edgekd.artifacts import Artifact, file_name
 from edgekd.data.dataset import Dataset
 from edgekd.distill.stages import TrainedModel
 from edgekd.export.stages import describe_size
-from edgekd.quantize.calibration import calibration_indices
+from edgekd.quantize.calibration import activation_ranges, calibration_indices
 from edgekd.recipe import ArtifactName, Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
@@ -44,27 +44,28 @@ def _quantize(
     exported: dict[ArtifactName, Artifact], workspace: Workspace,
 ) -> Artifact:  # fmt: skip
     source = exported[_SOURCES[name]]
-    if name == "tflite-fp16":
-        inputs: dict[str, Any] = {"model": source.sha256}
-        what = "store weights as 16-bit floats"
+    kind = name.partition("-")[0]
+    activations = None if name == "tflite-fp16" else activation_ranges(recipe.quantize.activations, data.kind)
+    inputs: dict[str, Any] = {"model": source.sha256, "activations": activations}
+    chosen = calibration_indices(data.splits.train, data.labels, recipe.quantize.calibration_samples, recipe.seed)
+    if activations is None:
+        what, function = "store weights as 16-bit floats", "cast_tflite_fp16"
+    elif activations == "dynamic":
+        what, function = "int8 weights, ranges of activations as it runs", f"quantize_{kind}_dynamic"
     else:
-        chosen = calibration_indices(data.splits.train, data.labels, recipe.quantize.calibration_samples, recipe.seed)
-        inputs = {"model": source.sha256, "data": data.digest, "calibration": chosen.tolist()}
-        what = f"static int8, ranges from {len(chosen)} training samples"
+        inputs |= {"data": data.digest, "calibration": chosen.tolist()}
+        what, function = f"static int8, ranges from {len(chosen)} training samples", f"quantize_{kind}"
 
     def work(folder: Path) -> dict[str, Any]:
         out = folder / file_name(name)
         arguments = {"model": str(source.path), "out": str(out)}
-        if name == "tflite-fp16":
-            run_in_child("edgekd.quantize.tflite:cast_tflite_fp16", arguments, log=workspace.log)
-        else:
-            with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
+        with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
+            if activations == "static":
                 samples = Path(scratch, "calibration.npz")
                 np.savez(samples, allow_pickle=False, **data.batch(chosen))
                 arguments["calibration"] = str(samples)
-                kind = "onnx" if name == "onnx-int8" else "tflite"
-                run_in_child(f"edgekd.quantize.{kind}:quantize_{kind}", arguments, log=workspace.log)
+            run_in_child(f"edgekd.quantize.{kind}:{function}", arguments, log=workspace.log)
         return {"size_bytes": out.stat().st_size}
 
     stage = workspace.stage(name, what, inputs, work, describe_size)
-    return Artifact(name, stage.path(file_name(name)), stage.files[file_name(name)])
+    return Artifact(name, stage.path(file_name(name)), stage.files[file_name(name)], activations)

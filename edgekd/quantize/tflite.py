@@ -1,17 +1,21 @@
-"""TFLite in fewer bits: static int8 (per-channel symmetric weights, asymmetric activations), and fp16 weights."""
+"""TFLite in fewer bits: int8 (per-channel symmetric weights, activations static and asymmetric, or dynamic), fp16 weights."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgekd.quantize.logarithms import tensors_feeding_logarithms
 from edgekd.safe.files import write_bytes
 
 
 def quantize_tflite(model: str, calibration: str, out: str) -> dict[str, Any]:
     """Write the int8 form of the float32 TFLite file ``model`` to ``out``. Runs in a child process.
+
+    What feeds a logarithm computes in float, see :mod:`edgekd.quantize.logarithms`.
 
     Args:
         model: Path of the float32 file; its images are NHWC.
@@ -25,9 +29,10 @@ def quantize_tflite(model: str, calibration: str, out: str) -> dict[str, Any]:
     with np.load(calibration, allow_pickle=False) as archive:
         samples = {name: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for name, array in archive.items()}
     (signature,) = Interpreter(model).get_signature_list()
-    flavour = recipe.static_wi8_ai8()
     rules = recipe_manager.RecipeManager()
-    rules.load_quantization_recipe(flavour)
+    rules.load_quantization_recipe(recipe.static_wi8_ai8())
+    _keep_in_float(rules, tensors_feeding_logarithms(Path(model).read_bytes()))
+    flavour = rules.get_quantization_recipe()
     # True minimum and maximum: the quantizer's default, a moving average over samples, depends on their
     # order and cuts off the strongest outputs.
     ranges = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
@@ -36,6 +41,35 @@ def quantize_tflite(model: str, calibration: str, out: str) -> dict[str, Any]:
     rows = [{name: np.ascontiguousarray(each[i : i + 1]) for name, each in samples.items()} for i in range(count)]
     ranges.calibrate({signature: rows}, rules)
     quantized = quantizer.Quantizer(model, flavour).quantize(ranges.get_model_qsvs())
+    write_bytes(Path(out), bytes(quantized.quantized_model))
+    return {}
+
+
+def _keep_in_float(rules: Any, tensors: list[str]) -> None:
+    """Let the operators that give ``tensors`` compute in float, with int8 constants where they can have them."""
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    if not tensors:
+        return
+    # An operator is known by the names of its outputs, joined by semicolons.
+    pattern = f"^(?:{'|'.join(map(re.escape, tensors))});*$"
+    everything = qtyping.TFLOperationName.ALL_SUPPORTED
+    rules.add_quantization_config(pattern, everything, None, algorithm_manager.AlgorithmName.NO_QUANTIZE)
+    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"):
+        rules.add_weight_only_config(pattern, qtyping.TFLOperationName[name], num_bits=8)
+
+
+def quantize_tflite_dynamic(model: str, out: str) -> dict[str, Any]:
+    """Write ``model`` with int8 weights and embeddings to ``out``; activations are quantized by the range that each
+    has as it runs. Runs in a child process.
+
+    Args:
+        model: Path of the float32 file.
+        out: Path of the file to write.
+    """
+    from ai_edge_quantizer import quantizer, recipe
+
+    quantized = quantizer.Quantizer(model, recipe.dynamic_wi8_afp32()).quantize()
     write_bytes(Path(out), bytes(quantized.quantized_model))
     return {}
 

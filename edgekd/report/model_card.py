@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgekd import __version__
 from edgekd.report.report import MeasuredArtifact, Report
 from edgekd.report.rows import HEADINGS, percent, table_rows
+
+_SAMPLES = {"image": "images", "tokens": "texts", "waveform": "sounds", "features": "rows"}
+_LIMITS = {
+    "image": "images like those; images from another camera or place need their own test",
+    "tokens": "texts like those; texts of another kind, style or language need their own test",
+    "waveform": "sounds like those; other microphones, rooms or speakers need their own test",
+    "features": "rows like those; measurements from another source need their own test",
+}
 
 
 def model_card(report: Report) -> str:
@@ -14,19 +24,21 @@ def model_card(report: Report) -> str:
     shown = ", ".join(labels[:20]) + (f", and {len(labels) - 20} more (labels.txt has all)" if len(labels) > 20 else "")
     table = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     table += ["| " + " | ".join(row.cells) + (" rejected |" if row.rejected else " |") for row in table_rows(report)]
+    meaning = student.spec.inputs[0].meaning
+    samples = _SAMPLES[meaning]
     missed = [f"- **{gate.name}**: {gate.value:.4g}, promised {gate.limit:.4g}" for gate in report.gates if not gate.passed]
     return "\n".join([
         f"# {recipe.name}", "",
         f"{student.name}, distilled from {teacher.name}, for {recipe.task} "
         f"in {len(labels)} classes: {shown}.",
         "", "## Files", "", *table, "",
-        f"Top-1 accuracy on the {report.counts['test']:,} images of the test split, with the 95 % Wilson interval. "
+        f"Top-1 accuracy on the {report.counts['test']:,} {samples} of the test split, with the 95 % Wilson interval. "
         "Agrees: share of them with the PyTorch student's class. Latency: measured on the machine that made the files.",
         "", "## Input and output", "", *[line for each in report.artifacts for line in _contract(each)],
         "", "## Gates", "", *(missed or ["Every gate of the recipe was passed."]),
         "", "## Data and limits", "",
-        f"Trained on {report.counts['train']:,} images of `{recipe.data.source}`, seed {recipe.seed}. "
-        "The accuracy holds for images like those; images from another camera or place need their own test.",
+        f"Trained on {report.counts['train']:,} {samples} of `{recipe.data.source}`, seed {recipe.seed}. "
+        f"The accuracy holds for {_LIMITS[meaning]}.",
         "", f"Made by edgekd {__version__}; `recipe.yaml` beside this file makes it again.", "",
     ])  # fmt: skip
 
@@ -34,10 +46,8 @@ def model_card(report: Report) -> str:
 def _contract(each: MeasuredArtifact) -> list[str]:
     lines = [f"**{each.relative_path}**", ""]
     for tensor in each.verified.inputs:
-        lines.append(
-            f"- input `{tensor['name']}`: {tensor['dtype']} {tensor['shape']}, {tensor['layout']}. Scale pixels to "
-            f"{tensor['value_range']}, then (x - {tensor['mean']}) / {tensor['std']} per channel" + _steps(tensor)
-        )
+        layout = f", {tensor['layout']}" if tensor["meaning"] == "image" else ""
+        lines.append(f"- input `{tensor['name']}`: {tensor['dtype']} {tensor['shape']}{layout}. {_preparation(tensor)}")
     for tensor in each.verified.outputs:
         real = f"; real value = (raw - {tensor['zero_point']}) * {tensor['scale']:.6g}" if tensor["scale"] is not None else ""
         lines.append(
@@ -46,5 +56,27 @@ def _contract(each: MeasuredArtifact) -> list[str]:
     return [*lines, f"- top-1 {percent(each.verified.metric)}", ""]
 
 
-def _steps(tensor: dict[str, object]) -> str:
+def _preparation(tensor: dict[str, Any]) -> str:
+    """Return in words what an app does to raw data before it is this input."""
+    if tensor["meaning"] == "tokens":
+        return (
+            f"Indices into vocab.txt, made by the tokenizer of tokenizer.json: cut to {tensor['shape'][-1]} tokens, and filled "
+            "up to as many with its padding token"
+        )
+    if tensor["meaning"] == "mask":
+        return "1 where there is a token, 0 where there is padding"
+    if tensor["meaning"] == "waveform":
+        low, high = tensor["value_range"]
+        return (
+            f"Mono sound of {tensor['sample_rate']:,} samples a second, scaled to {low:g} to {high:g}, cut to "
+            f"{tensor['shape'][-1]:,} samples or filled up with silence at its end; the log-mel front end is inside the file"
+            + _steps(tensor)
+        )
+    normal = f"(x - {tensor['mean']}) / {tensor['std']}"
+    if tensor["meaning"] == "features":
+        return f"Every column as {normal}" + _steps(tensor)
+    return f"Scale pixels to {tensor['value_range']}, then {normal} per channel" + _steps(tensor)
+
+
+def _steps(tensor: dict[str, Any]) -> str:
     return f", then round(x / {tensor['scale']:.6g} + {tensor['zero_point']})" if tensor["scale"] is not None else ""

@@ -141,6 +141,7 @@ def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
         "path": each.relative_path,
         "format": verified.artifact.format,
         "precision": verified.artifact.precision,
+        "activations": verified.artifact.activations,
         "size_bytes": each.size_bytes,
         "sha256": verified.artifact.sha256,
         "inputs": verified.inputs,

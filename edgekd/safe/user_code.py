@@ -7,7 +7,9 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +31,47 @@ def code_file(reference: str) -> Path:
             raise UsageError(f"python:{reference}: there is no file {path}",
                              f"paths are relative to the current folder, {Path.cwd()}")  # fmt: skip
         return path
-    parent, _, _ = place.partition(".")
-    with _current_folder_importable():
-        # Only the outermost package is looked up: finding a module inside a package would run the package.
-        found = importlib.util.find_spec(parent) if parent.isidentifier() else None
-    if found is None or found.origin is None:
-        raise UsageError(f"python:{reference}: there is no module '{place}'",
+    for folder in _package_folders(place):
+        inner = folder.joinpath(*place.split(".")[1:])
+        for candidate in (inner / "__init__.py", inner.with_name(f"{inner.name}.py")):
+            if candidate.is_file():
+                return candidate
+    found = _found(place) if "." not in place else None
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        raise UsageError(f"python:{reference}: there is no module '{place}' in Python",
                          "install it, or start edgekd in the folder that holds it; a file is named with its .py")  # fmt: skip
-    root = Path(found.origin)
-    inner = root.parent.joinpath(*place.split(".")[1:])
-    for candidate in (inner.with_suffix(".py"), inner / "__init__.py"):
-        if "." in place and candidate.is_file():
-            return candidate
-    return root
+    return Path(found.origin)
+
+
+def _found(name: str) -> ModuleSpec | None:
+    """Return the import specification of an outermost package or module, running nothing of it."""
+    if not name.isidentifier():
+        return None
+    try:
+        return PathFinder.find_spec(name, [str(Path.cwd()), *sys.path]) or importlib.util.find_spec(name)
+    except ValueError:  # __main__ has none
+        return None
+
+
+def _package_folders(place: str) -> list[Path]:
+    """Return the folders of the outermost package of ``place``: finding a module inside a package would run the package."""
+    found = _found(place.partition(".")[0])
+    return [Path(each) for each in found.submodule_search_locations or ()] if found is not None else []
 
 
 def code_digest(reference: str) -> str:
-    """Return a SHA-256 over the file that ``reference`` names, and the Python files beside or below it.
+    """Return a SHA-256 over the file that ``reference`` names, and the Python files beside it or in its package.
 
     User code imports its neighbours, so a change of theirs is a change of it.
     """
     path = code_file(reference)
-    if path.name == "__init__.py" or not reference.rpartition(":")[0].endswith(".py"):
-        files = sorted(path.parent.rglob("*.py"))
-    else:
-        files = sorted(path.parent.glob("*.py"))
+    place = reference.rpartition(":")[0]
+    folders = [] if place.endswith(".py") else _package_folders(place)
+    root = next((each for each in folders if path.is_relative_to(each)), None)
+    files = root.rglob("*.py") if root is not None else path.parent.glob("*.py")
     joined = hashlib.sha256()
-    for each in files:
-        joined.update(str(each.relative_to(path.parent)).encode() + b"\0" + sha256_file(each).encode() + b"\0")
+    for each in sorted(files):
+        joined.update(str(each.relative_to(root or path.parent)).encode() + b"\0" + sha256_file(each).encode() + b"\0")
     return joined.hexdigest()
 
 
@@ -68,7 +83,7 @@ def load_function(reference: str) -> Callable[..., Any]:
     """
     place, _, name = reference.rpartition(":")
     path = code_file(reference)
-    with _current_folder_importable():
+    with _importable(Path.cwd(), path.parent if place.endswith(".py") else None):
         if place.endswith(".py"):
             module_name = f"_edgekd_user_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}"
             module = sys.modules.get(module_name)
@@ -93,14 +108,18 @@ def load_function(reference: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-class _current_folder_importable:  # noqa: N801 - used like a function
-    """Lets imports find modules in the current folder, as ``python FILE.py`` there would."""
+@contextmanager
+def _importable(*folders: Path | None) -> Iterator[None]:
+    """Let imports find modules in ``folders`` first, as ``python FILE.py`` would; and last from then on.
 
-    def __enter__(self) -> None:
-        self.added = str(Path.cwd()) not in sys.path
-        if self.added:
-            sys.path.insert(0, str(Path.cwd()))
-
-    def __exit__(self, *error: object) -> None:
-        if self.added and str(Path.cwd()) in sys.path:
-            sys.path.remove(str(Path.cwd()))
+    They stay, because functions of the user's import more when they are called.
+    """
+    named = list(dict.fromkeys(str(each.absolute()) for each in folders if each is not None))
+    sys.path[:0] = named
+    try:
+        yield
+    finally:
+        for each in named:
+            if each in sys.path:
+                sys.path.remove(each)
+        sys.path += [each for each in named if each not in sys.path]

@@ -16,6 +16,8 @@ from edgekd.errors import ModelError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
 _PREFIXES = ("module.", "_orig_mod.")
+_OWN_WRAPPER = "model."
+"""What edgekd puts before the names of a transformers model, whose own files do not."""
 _NAMED = 10
 _SAVE_HINT = "save tensors only: safetensors.torch.save_file(model.state_dict(), ...) or torch.save(model.state_dict(), ...)"
 
@@ -31,8 +33,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise ModelError(f"there is no file {path}", "check the path of the weights")
-    with path.open("rb") as file:
-        start = file.read(40)
+    try:
+        with path.open("rb") as file:
+            start = file.read(40)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
     if not start:
         raise ModelError(f"{path} is empty", "copy or save it again")
     if start.startswith(b"version https://git-lfs"):
@@ -41,9 +46,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     tensors = _state_dict(content)
     if not tensors:
         raise ModelError(f"{path} holds no tensors by name", _SAVE_HINT)
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    while found := next((each for each in _PREFIXES if all(name.startswith(each) for name in tensors)), None):
+        tensors = {name.removeprefix(found): value for name, value in tensors.items()}
     return tensors
 
 
@@ -63,36 +67,41 @@ def _pytorch(path: Path) -> object:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+[\w])`?", str(error).replace("Unsupported global: ", ""))
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "reduce" in str(error).lower():
-            named = f" ({found[1]})" if found and "." in found[1] else ""
+        text = str(error)
+        wanted = re.search(r"GLOBAL ([\w.]+)|(?:class|function|type) `?([\w.]+\.\w+)", text)
+        if wanted or "reduce" in text:
+            named = f" ({wanted[1] or wanted[2]})" if wanted else ""
             raise ModelError(
                 f"{path} holds more than tensors: loading it would run code{named}; nothing was run", _SAVE_HINT
             ) from None
-        raise ModelError(f"{path} is a broken PyTorch file: {_first_line(error)}", "copy or save it again") from None
+        reason = re.search(r"(?:WeightsUnpickler error:|Unsupported)[^.\n]*\s*([^.\n]*)", text)
+        told = " ".join(reason[0].removeprefix("WeightsUnpickler error:").split()) if reason else _first_line(error)
+        raise ModelError(f"{path} is no file of weights, or broken: {told}", _SAVE_HINT) from None
     # Broken zip files and pickles surface as many types: RuntimeError, EOFError, KeyError, ValueError, AttributeError...
     except Exception as error:
+        if "TorchScript" in str(error):
+            raise ModelError(
+                f"{path} is a TorchScript program, not a file of weights",
+                "save model.state_dict(); a whole program is a teacher as pt2:FILE, saved by torch.export.save",
+            ) from None
         raise ModelError(f"{path} is a broken PyTorch file: {_first_line(error)}", "copy or save it again") from None
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.split(r"\. |\s+\(Could this", line)[0][:200]  # what PyTorch adds is advice to its own developers
 
 
 def _state_dict(content: object) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of one inside a wrapper."""
     if not isinstance(content, Mapping):
         return {}
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if tensors:
-        return tensors
     for wrapper in _WRAPPERS:
-        inner = content.get(wrapper)
-        if isinstance(inner, Mapping):
-            found = _state_dict(inner)
-            if found:
-                return found
-    return {}
+        # First, because a training script may save a step or a loss beside it, as a tensor.
+        found = _state_dict(content.get(wrapper))
+        if found:
+            return found
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -104,9 +113,12 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> N
         source: Where they come from, for messages.
 
     Raises:
-        ModelError: Keys are missing, extra or of another shape: the first ten of each; or a value is not finite.
+        ModelError: Keys are missing, extra or of another shape: the first ten of each; or a value is not finite, or no
+            plain number.
     """
     own: dict[str, Any] = model.state_dict()
+    if all(name.startswith(_OWN_WRAPPER) for name in own) and not any(name.startswith(_OWN_WRAPPER) for name in weights):
+        weights = {_OWN_WRAPPER + name: value for name, value in weights.items()}
     missing = [name for name in own if name not in weights]
     extra = [name for name in weights if name not in own]
     differing = [name for name in own if name in weights and weights[name].shape != own[name].shape]
@@ -130,7 +142,9 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> N
             "check that model, arguments and weights belong together",
         )
     for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex() != own[name].is_complex():
+            raise ModelError(f"{source}: {name} is not stored as plain numbers", "save the weights as dense float tensors")
+        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
             raise ModelError(f"{source}: {name} holds NaN or infinity", "use a checkpoint from before training diverged")
     model.load_state_dict(dict(weights), strict=True)
 

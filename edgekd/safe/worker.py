@@ -128,11 +128,18 @@ class Worker(AbstractContextManager["Worker"]):
 
 
 def _send(write: Callable[[bytes], Any], arrays: Arrays, reply: Any) -> None:
-    listed = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
-    header = json.dumps({"arrays": listed, "reply": reply}).encode()
+    header = _header(arrays, reply)
     write(len(header).to_bytes(8, "little") + header)
     for array in arrays.values():
         write(np.ascontiguousarray(array).tobytes())
+
+
+def _header(arrays: Arrays, reply: Any) -> bytes:
+    for name, array in arrays.items():
+        if array.dtype.kind not in _KINDS:
+            raise TypeError(f"{name} is of dtype {array.dtype}, which no worker sends")
+    listed = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
+    return json.dumps({"arrays": listed, "reply": reply}).encode()
 
 
 def _receive(read: Callable[[int], bytearray]) -> tuple[Arrays, Any]:
@@ -171,6 +178,7 @@ def _main() -> None:
                     reply, answer = getattr(importlib.import_module(module), name)(**arguments)
                 else:
                     made = answer(arrays)
+                _header(made, reply)  # what cannot be sent is an error like others
             except MemoryError:
                 reply = {"error": "ResourceError", "message": f"{function}: out of memory", "hint": None}
             except EdgekdError as error:
@@ -179,7 +187,7 @@ def _main() -> None:
                 traceback.print_exc()
                 first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
                 reply = {"error": type(error).__name__, "message": first_line[:500], "hint": None}
-            _send(out.write, made, reply)
+            _send(out.write, {} if isinstance(reply, dict) and "error" in reply else made, reply)
             out.flush()
 
 

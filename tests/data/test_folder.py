@@ -54,7 +54,7 @@ def test_pixels_labels_and_ids_are_those_of_the_files(tmp_path: Path) -> None:
     root = _folder(tmp_path / "images")
     data = _load(root, tmp_path / "out")
     assert (data.classes, data.raw["image"].array.shape, data.raw["image"].full_scale) == (CLASSES, (12, 12, 12, 3), 255)
-    for pixels, label, name in zip(data.raw["image"].array, data.labels, data.ids, strict=True):
+    for pixels, label, name in zip(data.raw["image"].array[:], data.labels, data.ids, strict=True):
         assert np.array_equal(pixels, np.asarray(Image.open(root / name)))
         assert name.startswith(CLASSES[label] + "/")
     together = np.concatenate([data.splits.train, data.splits.validation, data.splits.test])
@@ -67,11 +67,54 @@ def test_a_test_folder_is_the_test_split(tmp_path: Path) -> None:
     assert {data.ids[index].split("/")[0] for index in [*data.splits.train, *data.splits.validation]} == {"train"}
 
 
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
+def test_a_validation_folder_is_the_validation_split(tmp_path: Path, name: str) -> None:
+    root = _folder(tmp_path / "images", parts=("train", "test", name))
+    (root / "notes").mkdir()  # beside splits, other folders are no data
+    assert preview(Data(source=f"folder:{root}")).parts == {"train": 12, "validation": 12, "test": 12}
+    data = _load(root, tmp_path / "out")
+    assert {data.ids[index].split("/")[0] for index in data.splits.validation} == {name}
+    assert {data.ids[index].split("/")[0] for index in data.splits.train} == {"train"}
+    assert {data.ids[index].split("/")[0] for index in data.splits.test} == {"test"}
+
+
+def test_a_validation_folder_without_a_test_folder(tmp_path: Path) -> None:
+    data = _load(_folder(tmp_path / "images", parts=("train", "val")), tmp_path / "out")
+    assert {data.ids[index].split("/")[0] for index in data.splits.validation} == {"val"}
+    assert {data.ids[index].split("/")[0] for index in [*data.splits.train, *data.splits.test]} == {"train"}
+    (tmp_path / "images" / "dev").mkdir()
+    with pytest.raises(DataError, match="two folders of one split: dev and val"):
+        list_images(tmp_path / "images")
+
+
+def test_train_may_be_a_class(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "images")
+    (root / "cat").rename(root / "train")
+    assert list_images(root).classes == ("dog", "train")
+
+
+def test_the_preview_opens_three_images(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "images")
+    (root / "dog" / "1.png").write_bytes(b"")
+    (root / "dog" / "5.png").write_bytes(b"no image, and never opened")
+    found = preview(Data(source=f"folder:{root}"))
+    assert (found.kind, found.classes, found.counts, found.parts) == ("image", CLASSES, (6, 6), {})
+    assert found.samples == ("cat/0.png, 12x12 RGB: cat", "dog/0.png, 12x12 RGB: dog", "cat/1.png, 12x12 RGB: cat")
+
+
+def test_a_file_of_no_bytes_is_called_empty(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "images")
+    (root / "dog" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        _load(root, tmp_path / "out")
+    assert caught.value.message == "1 image cannot be decoded: dog/1.png (is empty)"
+
+
 def test_grey_images_have_one_channel(tmp_path: Path) -> None:
     root = _folder(tmp_path / "images", grey=True)
     data = _load(root, tmp_path / "out")
     assert data.raw["image"].array.shape == (12, 12, 12, 1)
-    assert np.array_equal(data.raw["image"].array[0, ..., 0], np.asarray(Image.open(root / data.ids[0])))
+    assert np.array_equal(data.raw["image"].array[:1][0, ..., 0], np.asarray(Image.open(root / data.ids[0])))
 
 
 def test_images_are_turned_upright_and_brought_to_size(tmp_path: Path) -> None:
@@ -82,7 +125,7 @@ def test_images_are_turned_upright_and_brought_to_size(tmp_path: Path) -> None:
     image.save(root / "cat" / "turned.png", exif=exif)
     data = _load(root, tmp_path / "out", image_size=12)
     upright = image.transpose(Image.Transpose.ROTATE_270).crop((0, 4, 12, 16))
-    found = data.raw["image"].array[data.ids.index("cat/turned.png")]
+    found = data.raw["image"].array[np.asarray([data.ids.index("cat/turned.png")])][0]
     assert np.array_equal(found, np.asarray(upright))
 
 
@@ -144,7 +187,7 @@ def test_what_is_no_image_is_ignored(tmp_path: Path) -> None:
     (root / "cat" / "notes.txt").write_text("x")
     (root / "cat" / ".hidden.png").write_bytes(b"x")
     (root / ".git").mkdir()
-    assert (len(list_images(root).files), list_images(root).classes) == (12, CLASSES)
+    assert (len(list_images(root)), list_images(root).classes) == (12, CLASSES)
 
 
 def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
@@ -155,7 +198,7 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
     Image.fromarray(_pixels(999)).save(root / "cat" / "0.png")
     after = _load(root, tmp_path / "out")
     assert after.digest != before.digest
-    assert np.array_equal(after.raw["image"].array[after.ids.index("cat/0.png")], _pixels(999))
+    assert np.array_equal(after.raw["image"].array[np.asarray([after.ids.index("cat/0.png")])][0], _pixels(999))
 
 
 @pytest.mark.skipif(

@@ -15,7 +15,7 @@ from tests.digits_data import digits_data
 def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     data = digits_data(tmp_path)
     raw = load_digits()
-    assert np.array_equal(data.raw["image"].array[..., 0], raw.images)
+    assert np.array_equal(data.raw["image"].array[:][..., 0], raw.images)
     assert np.array_equal(data.labels, raw.target)
     assert data.classes == tuple(map(str, raw.target_names))
     assert data.raw["image"].array.shape[1:] == (8, 8, 1)

@@ -54,6 +54,26 @@ def test_a_given_validation_split_is_kept_and_the_test_split_made() -> None:
     assert sorted([*parts.train, *parts.validation, *parts.test]) == list(range(40))
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([TRAIN, VALIDATION, TEST])), max_size=60),
+    st.floats(0.01, 0.8),
+    st.floats(0.01, 0.8),
+    st.integers(0, 2**32 - 1),
+)
+def test_given_samples_never_change_their_split(rows: list[tuple[int, int]], validation: float, test: float, seed: int) -> None:
+    # Every class has enough to split of every part.
+    rows = [*rows, *((label, part) for label in range(3) for part in (TRAIN, TRAIN, TEST))]
+    labels, given = np.asarray([row[0] for row in rows]), np.asarray([row[1] for row in rows], np.uint8)
+    parts = split(labels, ("a", "b", "c"), validation, test, seed, given)
+    assert parts.test.tolist() == np.flatnonzero(given == TEST).tolist()
+    assert not {*parts.test} & {*parts.train, *parts.validation}
+    assert not {*parts.train} & {*parts.validation}
+    if (given == VALIDATION).any():
+        assert parts.validation.tolist() == np.flatnonzero(given == VALIDATION).tolist()
+    assert sorted([*parts.train, *parts.validation, *parts.test]) == list(range(len(rows)))
+
+
 @pytest.mark.parametrize(
     ("labels", "classes", "shares", "message"),
     [

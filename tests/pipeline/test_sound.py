@@ -1,0 +1,68 @@
+"""Sound end to end: files take the waveform itself, the log-mel front end is inside."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from scipy.io import wavfile
+
+import edgekd
+from edgekd.report.report import Report
+from tests.sounds import RATE, write_sounds
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("sound")
+    write_sounds(folder / "sounds")
+    training = {"epochs": 25, "batch_size": 16, "learning_rate": 5e-3}
+    recipe = {
+        "data": {"source": f"audio-folder:{folder / 'sounds'}", "seconds": 0.5},
+        "teacher": {"model": "zoo:ds_cnn", "arguments": {"width": 0.5}, "train": training},
+        "student": {"model": "zoo:ds_cnn", "arguments": {"width": 0.25}},
+        "distill": {"train": training},
+        "gates": {"int8_agreement": 0.9, "int8_max_drop": 10},
+        "benchmark": {"runs": 10, "warmup": 1},
+    }
+    return edgekd.compress(recipe, folder / "out")
+
+
+def test_every_gate_is_passed(sound: Report) -> None:
+    assert sound.ok, [gate for gate in sound.gates if not gate.passed]
+    assert sound.student.metric.value > 0.8
+
+
+def test_a_stranger_hears_a_file_with_the_folder_alone(sound: Report) -> None:
+    """Only ``report.json`` and the files themselves say how raw sound is fed."""
+    content = json.loads((sound.folder / "report.json").read_text())
+    named = json.loads((sound.folder / "splits.json").read_text())["test"]
+    labels = (sound.folder / "artifacts" / "labels.txt").read_text().splitlines()
+    for artifact in content["artifacts"]:
+        (given,) = artifact["inputs"]
+        assert given["sample_rate"] == RATE
+        right = 0
+        for name in named:
+            rate, raw = wavfile.read(sound.folder.parent / "sounds" / name)
+            assert rate == given["sample_rate"]
+            length = given["shape"][-1]
+            wave = np.zeros((1, length), np.float32)
+            part = raw[:length].astype(np.float32) / 32_768 * given["value_range"][1]
+            wave[0, : len(part)] = part
+            path = str(sound.folder / artifact["path"])
+            if artifact["format"] == "onnx":
+                (logits,) = onnxruntime.InferenceSession(path).run(["logits"], {"waveform": wave})
+            else:
+                logits = Interpreter(path).get_signature_runner()(waveform=wave)["logits"]
+            right += labels[int(np.asarray(logits).argmax())] == Path(name).parts[-2]
+        assert right / len(named) == pytest.approx(artifact["metric"]["value"])
+
+
+def test_the_card_tells_how_to_feed_it(sound: Report) -> None:
+    card = Path(sound.folder, "MODEL_CARD.md").read_text()
+    assert "Mono sound of 4,000 samples a second" in card
+    assert "cut to 2,000 samples" in card
