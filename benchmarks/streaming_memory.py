@@ -5,7 +5,7 @@ them with data.memory_mib=16, so that both sizes are beyond it, and takes every 
 order. Beside it the plain way: everything in one array. Prints the peak resident memory (ru_maxrss) of each process.
 
     python benchmarks/streaming_memory.py                      # about a minute
-    python benchmarks/streaming_memory.py --source folder      # a folder of .png files
+    python benchmarks/streaming_memory.py --source folder      # a folder of .png files; several minutes, most to make them
     python benchmarks/streaming_memory.py --train              # with one epoch of zoo:shallow_cnn, by edgekd's trainer
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 from edgekd.benchmark.stages import benchmark
 from edgekd.data.load import load_data
 from edgekd.devices.profiles import load_profile
-from edgekd.distill.stages import distill_student, prepare_teacher
+from edgekd.distill.stages import check_student, distill_student, prepare_teacher
 from edgekd.export.stages import export_student
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
@@ -45,6 +45,7 @@ def compress(
     planned = plan(asked)
     with stop_signals(), open_workspace(Path(out), listener or Silent()) as workspace:
         data = load_data(asked, workspace)
+        check_student(asked, data)
         teacher = prepare_teacher(asked, data, planned.threads, allow_code, workspace)
         student = distill_student(asked, data, teacher, planned.threads, workspace)
         exported = export_student(asked, student, workspace)

@@ -9,7 +9,8 @@ in the cache of ``datasets``. Code of a data set is never run. Nothing is writte
 - Splits ``train``, ``validation`` (``valid``, ``val``, ``dev``) and ``test`` are taken as they are; others are not used. A data
   set of one split is split by seed.
 
-Images and sounds are decoded as those of folders are. Rows come from Arrow files, batch by batch, so memory stays flat.
+Images and sounds are decoded as those of folders are. Rows come from Arrow files, batch by batch, so memory stays flat; only
+while it opens them does ``datasets`` map the files, which touches one page of every batch.
 """
 
 from __future__ import annotations
@@ -247,8 +248,9 @@ def _open(options: Data, cache: Path | None) -> Iterator[_Content]:
         except Exception as error:
             with disk_errors(Path(scratch)):
                 raise _refused(error, options, folder) from error
-        splits = made if isinstance(made, dict) else {"train": made}
-        yield _content(splits, options)
+        content = _content(made if isinstance(made, dict) else {"train": made}, options)
+        del made  # its memory maps would stay resident
+        yield content
 
 
 def _quiet_datasets() -> Any:

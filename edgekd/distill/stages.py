@@ -120,13 +120,27 @@ def _train_member(
     )
 
 
+def student_spec(recipe: Recipe, data: Dataset) -> tuple[ModelSpec, tuple[int, ...] | None]:
+    """Return how to build the student, and which of the teacher's layers it starts from, if from any."""
+    reference, arguments, derived = recipe.student.model, recipe.student.arguments, None
+    if reference == "from-teacher":
+        reference, arguments, derived = derive_student(recipe.teacher, recipe.student.arguments)
+    return classifier(reference, data.inputs, data.classes, arguments), derived
+
+
+def check_student(recipe: Recipe, data: Dataset) -> None:
+    """Build the student once, so that one that does not fit the data is told before a teacher is trained.
+
+    Raises:
+        ModelError, UsageError: It cannot be built, or takes or gives something else than the data has.
+    """
+    build(student_spec(recipe, data)[0])
+
+
 def distill_student(recipe: Recipe, data: Dataset, teacher: Teacher, threads: int, workspace: Workspace) -> TrainedModel:
     """Train the student: ``alpha * CE(labels) + beta * T^2 * KL(teacher || student)``."""
     options, student = recipe.distill, recipe.student
-    reference, arguments, derived = student.model, student.arguments, None
-    if reference == "from-teacher":
-        reference, arguments, derived = derive_student(teacher.members[0].source, student.arguments)
-    spec = classifier(reference, data.inputs, data.classes, arguments)
+    spec, derived = student_spec(recipe, data)
     start = StartingWeights(student.weights, pretrained=False)
 
     def make_loss(stack: ExitStack) -> Loss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ def export_onnx(spec: dict[str, Any], weights: str, out: str) -> dict[str, Any]:
     model = load(described, Path(weights))
     # An example batch of 2, because torch.export bakes a dimension of 1 into the graph.
     inputs = example_inputs(described, batch=2)
+    shapes: tuple[Any, ...] = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    if any(each.kind is each.VAR_POSITIONAL for each in inspect.signature(model.forward).parameters.values()):
+        shapes = (shapes,)  # forward(*inputs) is one parameter
     program = torch.onnx.export(
         model,
         tuple(inputs.values()),
         dynamo=True,
         input_names=list(inputs),
         output_names=[output.name for output in described.outputs],
-        dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
+        dynamic_shapes=shapes,
         verbose=False,
     )
     assert program is not None

@@ -122,12 +122,13 @@ def transformers_class(spec: ModelSpec) -> Any:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers from printing warnings and progress bars."""
+    """Keep transformers, and what it imports, from printing warnings and progress bars."""
+    import torch.utils._pytree  # sets up its logger, which torchao's import then writes to
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for name in ("transformers", "huggingface_hub"):
+    for name in ("transformers", "huggingface_hub", "torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -48,9 +48,7 @@ class EfficientNetLite(nn.Module):
         return logits
 
 
-def efficientnet_lite0(
-    channels: int, classes: int, width: float = 1.0, depth: float = 1.0, stem_stride: int = 2
-) -> nn.Module:  # fmt: skip
+def efficientnet_lite0(channels: int, classes: int, width: float = 1.0, depth: float = 1.0, stem_stride: int = 2) -> nn.Module:
     """Build EfficientNet-Lite0 (Google, 2020, after Tan & Le, 2019): 4,652,008 parameters, 385 M MACs for 224x224 RGB in
     1,000 classes (published as 4.7 M and 407 M; the latter counts more than convolutions and matrix products).
 
