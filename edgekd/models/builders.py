@@ -123,7 +123,7 @@ def transformers_class(spec: ModelSpec) -> Any:
 
 def quiet_transformers() -> None:
     """Keep transformers, and what it imports, from printing warnings and progress bars."""
-    import torch.utils._pytree  # sets up its logger, which torchao's import then writes to
+    import torch.utils._pytree  # noqa: F401 - sets up the logger that the import of torchao writes to
     import transformers
 
     transformers.logging.set_verbosity_error()
