@@ -1,4 +1,4 @@
-"""Names of classes: their order, and the index of each."""
+"""Names of classes in order, and what columns of labels and texts are usually called."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from edgekd.errors import DataError
 
 LABEL_NAMES = ("label", "labels", "class", "target", "targets", "category", "sentiment", "intent", "y")
 """Usual names of a column or array of labels, the likeliest first. Compared in lower case."""
+
+TEXT_NAMES = ("text", "sentence", "review", "content", "document", "comment", "utterance", "question")
+"""The same for a column of texts."""
 
 _MOST_CLASSES = 10_000
 

@@ -39,7 +39,8 @@ from edgekd.data.cache import (
     SampleWriter,
     write_lines,
 )
-from edgekd.data.classes import LABEL_NAMES, sort_classes
+from edgekd.data.classes import sort_classes
+from edgekd.data.hub_columns import find_input_column, find_label_column
 from edgekd.data.images import ImageWriter, decode_image, image_size_of
 from edgekd.data.sounds import FULL_SCALE, Sound, SoundWriter, decode_sound
 from edgekd.errors import DataError, UsageError
@@ -50,8 +51,6 @@ from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
 if TYPE_CHECKING:
     from edgekd.recipe import Data
 
-_TEXTS = ("text", "sentence", "review", "content", "document", "comment", "utterance", "question")
-_KINDS = {"Image": "image", "Audio": "waveform"}
 _MOST_SHOWN = 70
 _OFTEN = 256
 
@@ -311,66 +310,10 @@ def _content(made: dict[str, Any], options: Data) -> _Content:
     for name, each in used.items():
         if each.features != features:
             raise DataError(f"{source}: split {name} has other columns than {next(iter(used))}", "give all splits the same")
-    label = _label_column(features, options)
-    kind, column = _input_column({name: each for name, each in features.items() if name != label}, options)
+    label = find_label_column(features, options)
+    kind, column = find_input_column({name: each for name, each in features.items() if name != label}, options)
     names = getattr(features[label], "names", None)
     return _Content(tuple(splits), kind, column, label, tuple(names) if names else None)
-
-
-def _label_column(features: Any, options: Data) -> str:
-    if options.label_column is not None:
-        return _given(features, options.label_column, options, "label_column")
-    named = [name for name, each in features.items() if type(each).__name__ == "ClassLabel"]
-    if len(named) == 1:
-        return str(named[0])
-    lowered = {name.lower(): name for name in (named or features)}
-    found = next((lowered[name] for name in LABEL_NAMES if name in lowered), None)
-    if found is None:
-        raise DataError(
-            f"{options.source}: which column holds the labels is not clear: {', '.join(features)}",
-            "name it with data.label_column",
-        )
-    if type(features[found]).__name__ not in {"Value", "ClassLabel"}:
-        raise DataError(f"{options.source}: column '{found}' is no label: {features[found]}", "name one with data.label_column")
-    return str(found)
-
-
-def _input_column(features: dict[str, Any], options: Data) -> tuple[str, str]:
-    """Return kind and name of the column of samples."""
-    kinds = {name: _KINDS.get(type(each).__name__) for name, each in features.items()}
-    kinds |= {name: "text" for name, each in features.items() if getattr(each, "dtype", None) in {"string", "large_string"}}
-    if options.input_column is not None:
-        name = _given(features, options.input_column, options, "input_column")
-        kind = kinds[name]
-        if kind is None:
-            raise DataError(
-                f"{options.source}: column '{name}' holds no images, sounds or texts: {features[name]}", "name another"
-            )
-        return kind, name
-    for wanted in ("image", "waveform", "text"):
-        able = [name for name, kind in kinds.items() if kind == wanted]
-        usual = [name for name in able if name.lower() in _TEXTS] if wanted == "text" else []
-        chosen = usual if len(usual) == 1 else able
-        if len(chosen) == 1:
-            return wanted, chosen[0]
-        if able:
-            raise DataError(
-                f"{options.source}: which column holds the samples is not clear: {', '.join(able)}",
-                "name it with data.input_column",
-            )
-    raise DataError(
-        f"{options.source} has no column of images, sounds or texts: {', '.join(features)}",
-        "csv: and npz: read columns of numbers",
-    )
-
-
-def _given(features: Any, name: str, options: Data, option: str) -> str:
-    if name not in features:
-        raise DataError(
-            f"{options.source} has no column '{name}'" + did_you_mean(name, list(features)),
-            f"its columns: {', '.join(features)}; set data.{option}",
-        )
-    return name
 
 
 def _rows(split: _Split, found: _Content) -> Iterator[tuple[Any, Any]]:

@@ -37,7 +37,7 @@ from edgekd.data.cache import (
     SampleWriter,
     write_lines,
 )
-from edgekd.data.classes import LABEL_NAMES, number, sort_classes
+from edgekd.data.classes import LABEL_NAMES, TEXT_NAMES, number, sort_classes
 from edgekd.data.sources import source_path
 from edgekd.errors import DataError
 from edgekd.names import did_you_mean
@@ -47,7 +47,6 @@ from edgekd.safe.files import sha256_file
 if TYPE_CHECKING:
     from edgekd.recipe import Data
 
-_INPUTS = ("text", "sentence", "review", "content", "document", "comment", "utterance", "question")
 _IDS = ("", "id", "unnamed: 0")
 _MOST_CELL = 1 << 20
 _LOOKED_AT = 200
@@ -232,7 +231,7 @@ def _columns(path: Path, options: Data) -> _Columns:
     body = rest if has_header else [first, *rest]
     label = _named(path, names, options.label_column, LABEL_NAMES, "label_column")
     label = len(names) - 1 if label is None else label
-    given = _named(path, names, options.input_column, _INPUTS if has_header else (), "input_column")
+    given = _named(path, names, options.input_column, TEXT_NAMES if has_header else (), "input_column")
     if given == label:
         raise DataError(f"{path}: column '{names[label]}' cannot be both sample and label", "set data.label_column")
     numeric = [
@@ -241,7 +240,7 @@ def _columns(path: Path, options: Data) -> _Columns:
     ]  # fmt: skip
     texts = [index for index in range(len(names)) if index != label and index not in numeric]
     if given is not None:
-        return _Columns(names, has_header, label, (given,), given in texts or names[given].lower() in _INPUTS)
+        return _Columns(names, has_header, label, (given,), given in texts or names[given].lower() in TEXT_NAMES)
     if not texts:
         used = tuple(index for index in numeric if not has_header or names[index].lower() not in _IDS)
         if not used:
@@ -289,7 +288,7 @@ def _is_header(first: list[str], rest: list[list[str]], options: Data) -> bool:
         return False
     below = [{cells[index].strip() for cells in rest} for index in range(len(first))]
     # A usual name that is also a value below it is a class of that name in a file without a header.
-    if any(cell.lower() in {*LABEL_NAMES, *_INPUTS} and cell not in below[index] for index, cell in enumerate(first)):
+    if any(cell.lower() in {*LABEL_NAMES, *TEXT_NAMES} and cell not in below[index] for index, cell in enumerate(first)):
         return True
     # A column of numbers under a word: the word is its name. Words over words: rows of text.
     return bool(rest) and any(
