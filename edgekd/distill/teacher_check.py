@@ -18,6 +18,7 @@ from edgekd.tasks.classification import Metric, expected_calibration_error, top1
 from edgekd.workspace import Workspace
 
 _PROBE_SAMPLES = 2_000
+_PROBE_BATCH = 128
 _PROBE_SIDE = 16
 _BANDS = 64
 
@@ -99,7 +100,14 @@ def linear_probe(data: Dataset) -> Metric:
 
 
 def _plain_features(data: Dataset, indices: NDArray[np.int64]) -> Any:
-    arrays = data.batch(indices)
+    """Return one row of numbers per sample, made in batches: whole images or sounds would fill the memory."""
+    from scipy.sparse import vstack
+
+    parts = [_plain_batch(data, arrays) for arrays in data.batches(indices, _PROBE_BATCH)]
+    return vstack(parts, "csr") if data.inputs[0].meaning == "tokens" else np.concatenate(parts)
+
+
+def _plain_batch(data: Dataset, arrays: dict[str, NDArray[Any]]) -> Any:
     spec = data.inputs[0]
     values = arrays[spec.name]
     if spec.meaning == "image":
