@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,7 @@ def prepare_teacher(recipe: Recipe, data: Dataset, threads: int, allow_code: boo
     rule = recipe.teacher.combine
     metric = top1(combined_logits(ordered, rule, "test"), data.labels[data.splits.test])
     teacher = Teacher(ordered, rule, metric, allow_code)
-    check_teacher(recipe, data, teacher, workspace)
-    return teacher
+    return replace(teacher, checked=check_teacher(recipe, data, teacher, workspace))
 
 
 def _train_member(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Member:
         digest: Of everything its outputs depend on.
         cost: Parameters, multiply-accumulates, bytes.
         history: Loss and validation accuracy per epoch, if it was trained here.
+        notes: What was found out of how it is fed and read, if it was trained elsewhere.
     """
 
     source: TeacherMember
@@ -57,6 +58,7 @@ class Member:
     digest: str
     cost: Cost
     history: tuple[dict[str, float], ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ class Teacher:
         combine: How they agree, see :func:`edgekd.distill.ensemble.combine`.
         metric: Of their agreement, on the test split.
         allow_code: Whether a Keras file among them may hold code.
+        checked: What its check found, see :func:`edgekd.distill.teacher_check.check_teacher`.
     """
 
     members: tuple[Member, ...]
     combine: str
     metric: Metric
     allow_code: bool
+    checked: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -147,7 +151,8 @@ def open_trained_elsewhere(name: str, source: TeacherMember, data: Dataset, work
     }  # fmt: skip
     stage = workspace.stage(name, f"{source.model} as it is, on validation and test split", inputs, work, _describe)
     adapter = adapter_from_json(stage.result["adapter"])
-    return Member(source, None, None, adapter, stage.folder, stage.folder.name, Cost(**stage.result["cost"]), ())
+    notes = tuple(stage.result["notes"])
+    return Member(source, None, None, adapter, stage.folder, stage.folder.name, Cost(**stage.result["cost"]), (), notes)
 
 
 def _spread(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -23,8 +23,12 @@ _PROBE_SIDE = 16
 _BANDS = 64
 
 
-def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Workspace) -> None:
+def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Workspace) -> dict[str, Any]:
     """Measure ``teacher`` on the validation split; stop a run that would imitate one that knows nothing.
+
+    Returns:
+        ``metric``, ``calibration_error``, ``chance`` (share of the most frequent class) and ``probe``, the metric of a
+        linear model.
 
     Raises:
         GateMissed: Its 95 % interval reaches down to the share of the most frequent class, or lies wholly below that
@@ -63,6 +67,7 @@ def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Wo
             f"the teacher may be no better than a linear model: {shown}, "
             f"a logistic regression has {found['probe']['value']:.1%}"
         )
+    return found
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
 """What configurations of transformers call the number of layers."""
+_IN_THE_ZOO = {
+    "mobilenetv1_100": "mobilenet_v1", "mobilenetv2_100": "mobilenet_v2", "mobilenetv3_small_100": "mobilenet_v3_small",
+    "mobilenetv3_large_100": "mobilenet_v3_large", "tf_efficientnet_lite0": "efficientnet_lite0",
+}  # fmt: skip
+"""Architectures of the zoo by other names, those of timm."""
 _DEFAULT_LAYERS = 2  # of the zoo's transformer
 
 
@@ -26,7 +31,7 @@ def derive_student(teacher: TeacherMember, wanted: Mapping[str, Any]) -> tuple[s
     """Return reference and arguments of a student like ``teacher``, and which of its layers the student starts from.
 
     A transformer keeps every second layer, from the first (Sanh et al., 2019, DistilBERT); any other network of the
-    zoo keeps half of its channels.
+    zoo, or one of timm or torchvision that the zoo has too, becomes one of the zoo with half of the channels.
 
     Args:
         teacher: The first teacher.
@@ -48,6 +53,9 @@ def derive_student(teacher: TeacherMember, wanted: Mapping[str, Any]) -> tuple[s
         for argument in _LAYER_COUNTS:
             if isinstance(config.get(argument), int):
                 return _halved(teacher, wanted, argument, config[argument])
+    known = _IN_THE_ZOO.get(name, name)
+    if kind in {"timm", "torchvision"} and known in ZOO:
+        return f"zoo:{known}", {"width": 0.5, **wanted}, None
     reason = "how to make it smaller is not known" if KINDS[kind].layers else "a black box shows its outputs alone, no layers"
     raise UsageError(
         f"student.model is from-teacher, but the teacher is {teacher.model}: {reason}",

@@ -22,6 +22,9 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NAMED = 5
 _SHOWN = 20
 _MORE_THAN_LUCK = 0.2
+_LUCK = 0.05
+_STANDARD_ERRORS = 3
+_WORST = 1e4  # a loss that is not finite
 _SMALLEST = {"float16": 3e-8, "float32": 1e-30}
 """Probabilities below these are zeros to the dtype, or soon."""
 
@@ -58,8 +61,8 @@ def detect(
 ) -> Adapter:  # fmt: skip
     """Return how to feed and read a teacher; ``notes`` of it say what was detected.
 
-    What neither the recipe nor the model tells is tried on labelled samples: the value range and normalisation
-    under which the teacher is right most often, and of those the one with the smallest cross-entropy.
+    What neither the recipe nor the model tells is tried on labelled samples: value ranges and normalisations, the most
+    usual first. A later one is taken only where the teacher is clearly better under it, see :func:`_clearly_better`.
 
     Args:
         model: What it tells of itself.
@@ -83,24 +86,52 @@ def detect(
     columns, single, assumed, said = _columns(model.name, known, classes, width)
     adapter = replace(adapter, output=output, columns=columns, single=single)
     candidates = _normalisations(model, options, adapter, specs[0])
-    tried, orders = [], []
-    for place, (name, candidate) in enumerate(candidates):
+    best, orders = None, []
+    for name, candidate in candidates:
         raw = run(teacher_inputs(candidate, inputs, specs))[output]
         read, kind = _read_outputs(candidate, model, options, raw)
         logits = data_logits(read, raw)
-        loss = float(torch.nn.functional.cross_entropy(logits, target).nan_to_num(1e30))
         guesses = logits.argmax(1)
-        right = float((guesses == target).float().mean())
+        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none").nan_to_num(_WORST, _WORST)
         orders.append(_best_order(guesses, target, len(classes)))
-        tried.append((-right, loss, place, name, read, kind))
-    right, _, _, name, best, kind = min(tried, key=lambda each: each[:3])
+        tried = _Tried(name, read, kind, guesses == target, losses.double())
+        if best is None or _clearly_better(tried, best):
+            best = tried
+    assert best is not None
     if assumed:
-        _check_order(model.name, classes, -right, *max(orders, key=lambda each: each[0]))
+        _check_order(model.name, classes, float(best.right.float().mean()), *max(orders, key=lambda each: each[0]))
     if specs[0].meaning in {"image", "features"}:
         given = "as told" if len(candidates) == 1 else f"best of {len(candidates)} tried"
-        notes.append(f"{name} ({given})")
-    notes += [kind, *said]
-    return replace(best, notes=tuple(notes))
+        notes.append(f"{best.name} ({given})")
+    notes += [best.kind, *said]
+    return replace(best.adapter, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What came of one way to scale inputs: which samples the teacher got right, and its cross-entropy on each."""
+
+    name: str
+    adapter: Adapter
+    kind: str
+    right: Tensor
+    losses: Tensor
+
+
+def _clearly_better(challenger: _Tried, best: _Tried) -> bool:
+    """Whether a teacher does better with ``challenger`` by more than luck, sample by sample.
+
+    By an exact sign test (p below 0.05) on the samples that one of the two gets right; where that does not decide, by a
+    cross-entropy that is lower by three standard errors.
+    """
+    from scipy.stats import binomtest
+
+    gained, lost = int((challenger.right & ~best.right).sum()), int((best.right & ~challenger.right).sum())
+    if gained + lost and binomtest(gained, gained + lost).pvalue < _LUCK:
+        return gained > lost
+    gap = best.losses - challenger.losses
+    error = float(gap.std()) / len(gap) ** 0.5 if len(gap) > 1 else 0.0
+    return float(gap.mean()) > _STANDARD_ERRORS * error
 
 
 def _fit_inputs(model: Described, options: Preprocess, specs: tuple[TensorSpec, ...]) -> tuple[Adapter, list[str]]:

@@ -52,6 +52,8 @@ def training_curves(report: Report) -> str:
     figure, (axis,) = _figure(1, (9.6, 2.6))
     for model, color, label in ((report.teacher, _COLORS["teacher"], "teacher"), (report.student, _COLORS["onnx"], "student")):
         values = [100 * each["validation"] for each in model.history]
+        if not values:  # trained elsewhere
+            continue
         axis.plot(range(1, len(values) + 1), values, color=color, label=label, marker="o" if len(values) < 10 else None)
     axis.set(xlabel="epoch", ylabel="validation top-1 in %", title="Training")
     axis.legend(fontsize=8, frameon=False, loc="lower right")

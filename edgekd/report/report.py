@@ -94,6 +94,17 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``report.json`` has it."""
         teacher, student = _network(self.teacher), _network(self.student)
+        teacher["validation"] = self.teacher.checked
+        teacher["members"] = [
+            {
+                "model": each.source.model,
+                "weight": each.source.weight,
+                "trained_here": each.adapter is None,
+                "notes": list(each.notes),
+            }
+            for each in self.teacher.members
+        ]
+        teacher["combine"] = self.teacher.combine if self.recipe.teacher.ensemble else None
         student["method"] = "kd"
         student["compression_ratio"] = self.teacher.cost.size_bytes / self.student.cost.size_bytes
         return {

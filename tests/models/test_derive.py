@@ -35,6 +35,17 @@ def test_other_networks_of_the_zoo_are_halved_in_width() -> None:
     assert derive_student(_member("zoo:resnet20"), {"width": 0.75})[1] == {"width": 0.75}
 
 
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("torchvision:resnet18", "zoo:resnet18"), ("timm:mobilenetv3_small_100", "zoo:mobilenet_v3_small"),
+        ("timm:efficientnet_lite0", "zoo:efficientnet_lite0"),
+    ],
+)  # fmt: skip
+def test_architectures_that_the_zoo_knows_become_narrow_ones_of_it(reference: str, expected: str) -> None:
+    assert derive_student(_member(reference), {}) == (expected, {"width": 0.5}, None)
+
+
 @pytest.mark.parametrize(("key", "model_type"), [("num_hidden_layers", "bert"), ("n_layers", "distilbert")])
 def test_transformers_folders_tell_their_layers(tmp_path: Path, key: str, model_type: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, key: 6}))

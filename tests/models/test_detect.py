@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekd.errors import ModelError, UsageError
 from edgekd.models.adapter import Adapter, data_logits
-from edgekd.models.detect import Described, detect, read_labels
+from edgekd.models.detect import Described, _clearly_better, _Tried, detect, read_labels
 from edgekd.models.tensors import TensorSpec, image_input
 from edgekd.recipe import Preprocess
 
@@ -304,3 +304,23 @@ def test_detection_is_a_function_of_its_samples() -> None:
     first, second = (_detect(_described([1, 4, 4]), lambda x: _scores(x) + noise) for _ in range(2))
     assert first == second
     assert first.notes == second.notes
+
+
+def _tried(right: list[bool], losses: Tensor) -> _Tried:
+    return _Tried("", Adapter({}), "", torch.tensor(right), losses.double())
+
+
+def test_a_later_way_must_be_better_by_more_than_luck() -> None:
+    """A teacher of CIFAR images was right on a few more of 512 samples under ImageNet's normalisation than under its own."""
+    usual = _tried([True] * 300 + [False] * 212, torch.ones(512))
+    lucky = _tried([True] * 305 + [False] * 207, torch.ones(512))
+    noisy = _tried([True] * 305 + [False] * 207, 1 + torch.randn(512, generator=torch.Generator().manual_seed(0)))
+    better = _tried([True] * 320 + [False] * 192, torch.ones(512))
+    surer = _tried([True] * 300 + [False] * 212, torch.ones(512) - 0.1)
+    assert not _clearly_better(usual, usual)
+    assert not _clearly_better(lucky, usual)  # five of five: p = 0.0625
+    assert not _clearly_better(noisy, usual)
+    assert _clearly_better(better, usual)
+    assert not _clearly_better(usual, better)
+    assert _clearly_better(surer, usual)
+    assert not _clearly_better(usual, surer)
