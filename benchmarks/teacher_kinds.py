@@ -9,7 +9,7 @@ Run it on images in class folders, ``IMAGES/{train,test}/CLASS/``, as CIFAR-10 u
 
 It trains a ResNet-20 in PyTorch, a small ResNet of transformers and a small CNN in Keras, saves them as a colleague would,
 each with the preprocessing its framework is used to, and distills a ResNet-8 from each of them with the same seed, images
-and epochs. Everything but the paths is left to be found out. About 40 minutes on two cores; killed, it continues.
+and epochs. Everything but the paths is left to be found out. About 25 minutes on two cores; killed, it continues.
 """
 
 from __future__ import annotations

@@ -164,9 +164,16 @@ def _unknown_tag(lines: list[str], chance: random.Random) -> Mutation:
     return Mutation("unknown tag", "\n".join(lines), key, index + 1)
 
 
+_WORDS = {
+    "name", "data.input_column", "data.label_column", "data.tokenizer", "teacher.weights", "teacher.labels",
+    "teacher.preprocess.output", "student.weights",
+}  # fmt: skip
+"""Keys whose value is any text; a number there is the name of something."""
+
+
 def _huge_number(lines: list[str], chance: random.Random) -> Mutation:
     values = ["9" * 30, "9" * 4000, "9" * 6000, "-" + "9" * 400, "0x" + "f" * 400, "1" + "0" * 400 + ".5", "1e99999"]
-    index, key, _ = chance.choice([entry for entry in _entries(lines) if entry[1] != "name"])
+    index, key, _ = chance.choice([entry for entry in _entries(lines) if entry[1] not in _WORDS])
     lines[index] = f"{_indent(lines[index])}{key.rpartition('.')[2]}: {chance.choice(values)}"
     return Mutation("huge number", "\n".join(lines), key, index + 1)
 

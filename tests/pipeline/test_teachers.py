@@ -100,7 +100,7 @@ def _external(folder: Path, source: Path, location: str) -> Path:
         ("order", ModelError, "has its classes in another order than the data"),
         ("superset", ModelError, "has 12 outputs, the data 10 classes: which is which is not known"),
         ("labels", UsageError, "has 12 outputs, but 10 labels are given"),
-        ("no labels", UsageError, "cannot read labels file"),
+        ("no labels", UsageError, "teacher labels file nowhere.txt does not exist"),
         ("external", ModelError, "keeps weights in '/etc/passwd', outside its folder"),
         ("link", ModelError, "keeps weights in 'w.bin', behind a link"),
         ("pickle", ModelError, r"evil.pt holds more than tensors: loading it would run code \(\w+\.system\); nothing was run"),
