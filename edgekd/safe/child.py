@@ -170,6 +170,17 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def error_reply(function: str, error: Exception) -> dict[str, Any]:
+    """Return what a child answers when ``function`` raised: see :func:`raised`. An unexpected error's traceback is logged."""
+    if isinstance(error, MemoryError):
+        return {"error": "ResourceError", "message": f"{function}: out of memory", "hint": None}
+    if isinstance(error, EdgekdError):
+        return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    traceback.print_exception(error)
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return {"error": type(error).__name__, "message": first_line[:500], "hint": None}
+
+
 def _main() -> None:
     function, descriptor, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     os.set_inheritable(descriptor, False)
@@ -178,14 +189,8 @@ def _main() -> None:
     module, _, name = function.partition(":")
     try:
         reply = {"result": getattr(importlib.import_module(module), name)(**arguments)}
-    except MemoryError:
-        reply = {"error": "ResourceError", "message": f"{function}: out of memory", "hint": None}
-    except EdgekdError as error:
-        reply = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
     except Exception as error:
-        traceback.print_exc()
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reply = {"error": type(error).__name__, "message": first_line[:500], "hint": None}
+        reply = error_reply(function, error)
     sys.stdout.flush()
     with os.fdopen(descriptor, "wb") as pipe:
         pipe.write(json.dumps(reply).encode())

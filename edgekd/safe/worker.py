@@ -16,7 +16,6 @@ import os
 import select
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import EdgekdError, ResourceError
+from edgekd.errors import ResourceError
 from edgekd.safe import stop
-from edgekd.safe.child import child_environment, die_with_parent, failure, raised
+from edgekd.safe.child import child_environment, die_with_parent, error_reply, failure, raised
 from edgekd.safe.files import disk_errors
 
 Arrays = dict[str, NDArray[Any]]
@@ -179,14 +178,8 @@ def _main() -> None:
                 else:
                     made = answer(arrays)
                 _header(made, reply)  # what cannot be sent is an error like others
-            except MemoryError:
-                reply = {"error": "ResourceError", "message": f"{function}: out of memory", "hint": None}
-            except EdgekdError as error:
-                reply = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
             except Exception as error:
-                traceback.print_exc()
-                first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-                reply = {"error": type(error).__name__, "message": first_line[:500], "hint": None}
+                reply = error_reply(function, error)
             _send(out.write, {} if isinstance(reply, dict) and "error" in reply else made, reply)
             out.flush()
 
