@@ -9,7 +9,7 @@ from typing import Any
 from edgekd.benchmark.stages import benchmark
 from edgekd.data.load import load_data
 from edgekd.devices.profiles import load_profile
-from edgekd.distill.stages import check_student, distill_student, prepare_teacher
+from edgekd.distill.stages import check_student, distill_student, prepare_teacher, settle_training, train_control
 from edgekd.export.stages import export_student
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
@@ -46,11 +46,13 @@ def compress(
     with stop_signals(), open_workspace(Path(out), listener or Silent()) as workspace:
         data = load_data(asked, workspace)
         check_student(asked, data)
+        asked = settle_training(asked, data, planned.threads, workspace)
         teacher = prepare_teacher(asked, data, planned.threads, allow_code, workspace)
         student = distill_student(asked, data, teacher, planned.threads, workspace)
+        control = train_control(asked, data, student, teacher, planned.threads, workspace)
         exported = export_student(asked, student, workspace)
         artifacts = quantize_exports(asked, data, student, exported, workspace)
         verified = verify(data, student, artifacts, workspace)
         gates = check_gates(asked, teacher, student, verified)
         latency = benchmark(asked, data, verified, load_profile("host"), workspace)
-        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace)
+        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace, control=control)

@@ -1,4 +1,7 @@
-"""The dry run: what a recipe would do, and what would be refused, without importing torch."""
+"""The dry run: what a recipe would do, and what would be refused.
+
+Torch is imported only for losses on inner layers: which layers they compare is found in fresh networks.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,23 @@ from edgekd.artifacts import file_name
 from edgekd.data.cache import Preview
 from edgekd.data.sources import source_module
 from edgekd.devices.profiles import load_profile, usable_cores
+from edgekd.distill.layer_needs import check_layer_needs
+from edgekd.distill.soft_target_use import stores_targets, why_live
 from edgekd.errors import UsageError
+from edgekd.gates import check_gates_possible
 from edgekd.models.catalog import ZOO
 from edgekd.models.derive import derive_student
 from edgekd.models.references import KINDS, check_available, kind_of, name_of
 from edgekd.quantize.calibration import activation_ranges
 from edgekd.recipe import Recipe
+from edgekd.recipe_distill import Distill, DistillLoss, Network
 from edgekd.recipe_file import find_recipe, load_recipe, recipe_from_mapping
 from edgekd.safe.user_code import code_file
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One stage of a run: its ``name``, and in one line ``what`` it will do."""
+    """One stage of a run, or a part of the one above it: its ``name``, and in one line ``what`` it will do."""
 
     name: str
     what: str
@@ -76,16 +83,18 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     Raises:
         RecipeError, UsageError: The recipe is wrong, or needs a package that is not installed.
         DataError: Its data folder is missing or not as it should be.
+        ModelError: Losses on inner layers find nothing to compare, or a network does not take the data.
     """
     asked = resolve_recipe(recipe, overrides)
     _check_packages(asked)
-    for member in asked.teacher.members:
+    check_teaching(asked)
+    check_gates_possible(asked)
+    for member in asked.teacher.members if asked.distill.has_teacher else ():
         check_available(member.model, member.weights, "teacher", member.labels)
     student = _student(asked)
     preview = source_module(asked.data).preview(asked.data)
     if preview.kind == "text" and importlib.util.find_spec("tokenizers") is None:
         raise UsageError("text needs tokenizers, not installed here", "pip install 'edgekd[hub]'")
-    training = asked.distill.train
     names = [file_name(name) for name in asked.export.artifacts]
     quantized = [name for name in names if "fp32" not in name]
     ranges = f"; int8 with {activation_ranges(asked.quantize.activations, preview.kind)} ranges of activations"
@@ -93,13 +102,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     stages = [
         PlannedStage("data", _data(asked, preview)),
         *_teachers(asked),
-        PlannedStage("teacher-check", "on the validation split, beside chance and a linear model" if asked.teacher.check
-                     else "on the validation split; whatever it finds, the run goes on"),
-        PlannedStage(
-            "distill",
-            f"train {student}: {training.epochs} epochs, batch {training.batch_size}, "
-            f"loss {asked.distill.alpha:g}*CE + {asked.distill.beta:g}*T^2*KL at T = {asked.distill.temperature:g}",
-        ),
+        *_students(asked, student, _layers(asked, preview)),
         PlannedStage("export", ", ".join(name for name in names if "fp32" in name) or "float32 files to quantize from"),
         PlannedStage(
             "quantize", ", ".join(quantized) + (ranges if any("int8" in name for name in quantized) else "") or "nothing"
@@ -127,6 +130,8 @@ def _data(recipe: Recipe, preview: Preview) -> str:
 
 
 def _teachers(recipe: Recipe) -> list[PlannedStage]:
+    if not recipe.distill.has_teacher:
+        return []
     stages = []
     for index, member in enumerate(recipe.teacher.members):
         name = "teacher" if index == 0 else f"teacher-{index + 1}"
@@ -141,7 +146,106 @@ def _teachers(recipe: Recipe) -> list[PlannedStage]:
     if recipe.teacher.ensemble:
         shares = ", ".join(f"{member.weight:g}" for member in recipe.teacher.members)
         stages.append(PlannedStage("ensemble", f"{recipe.teacher.combine}, weights {shares}"))
+    check = "on the validation split" + (
+        ", beside chance and a linear model" if recipe.teacher.check else "; whatever it finds, the run goes on"
+    )
+    return [*stages, PlannedStage("teacher-check", check)]
+
+
+_FROM_ITSELF = {
+    "temporal": "from what it said an epoch ago (PS-KD)", "ema": "from the average of its own weights",
+    "layerwise": "exits after its stages learn from its last layer",
+}  # fmt: skip
+
+
+def _students(recipe: Recipe, student: str, layers: list[list[str]]) -> list[PlannedStage]:
+    """Return the trainings after the teacher's; ``layers`` are lines under each that learns from inner layers."""
+    options, training = recipe.distill, recipe.distill.train
+    length = f"{training.epochs} epochs, batch {training.batch_size}"
+    loss = " + ".join(
+        [
+            f"{options.alpha if options.alpha == 'auto' else format(options.alpha, 'g')}*CE",
+            *(_loss(each, options) for each in options.losses),
+        ]
+    )
+    under = iter([[PlannedStage("layers", line) for line in lines] for lines in layers])
+    stages = []
+    if options.scheme == "offline":
+        for index, each in enumerate(options.assistants, 1):
+            what = _network(each, recipe)
+            stages += [PlannedStage(f"assistant-{index}", f"train {what}: {length}, loss {loss}"), *next(under, [])]
+        stages += [PlannedStage("distill", f"train {student}: {length}, loss {loss}"), *next(under, [])]
+        stages.append(PlannedStage("targets", _targets(recipe)))
+    elif options.scheme == "born-again":
+        stages.append(PlannedStage("generation-0", f"train {student} on the labels: {length}"))
+        for index in range(1, options.generations + 1):
+            name = "distill" if index == options.generations else f"generation-{index}"
+            stages += [PlannedStage(name, f"the same from generation {index - 1}: loss {loss}"), *next(under, [])]
+        stages.append(PlannedStage("targets", _targets(recipe)))
+    elif options.scheme == "online":
+        peers = ", ".join(_network(each, recipe) for each in options.online.peers)
+        kept = "the best of them" if options.online.keep == "best" else options.online.keep
+        stages.append(PlannedStage("distill", f"train {student} together with {peers}: {length}; {kept} is the result"))
+    else:
+        stages.append(PlannedStage("distill", f"train {student}: {length}; {_FROM_ITSELF[options.scheme]}"))
+    if options.control:
+        stages.append(PlannedStage("control", f"train the same student on the labels alone: {length}"))
     return stages
+
+
+def _layers(recipe: Recipe, preview: Preview) -> list[list[str]]:
+    """Return lines on the layers that losses compare, for each training in which they do; with torch, if there are any."""
+    options = recipe.distill
+    losses = tuple(
+        each for each in options.losses
+        if each.definition.inner_layers and (options.beta if each.weight is None else each.weight) != 0
+    )  # fmt: skip
+    if not losses or options.scheme not in {"offline", "born-again"}:
+        return []
+    if preview.shape is None:
+        return [["matched when the data is read: the size of its samples is not known yet"]]
+    from edgekd.distill.planned_layers import planned_layers
+
+    return planned_layers(recipe, losses, preview)
+
+
+def _network(network: Network, recipe: Recipe) -> str:
+    return _model(network.model or recipe.student.model, network.arguments)
+
+
+def _loss(loss: DistillLoss, options: Distill) -> str:
+    weight = options.beta if loss.weight is None else loss.weight
+    shown = f"{weight if weight == 'auto' else format(weight, 'g')}*{loss.name}"
+    if "temperature" not in loss.definition.hyperparameters:
+        return shown
+    temperature = options.temperature if loss.temperature is None else loss.temperature
+    return f"{shown}(T {temperature if temperature == 'auto' else format(temperature, 'g')})"
+
+
+def _targets(recipe: Recipe) -> str:
+    if stores_targets(recipe):
+        return f"teacher outputs are kept, for {recipe.distill.soft_targets.augmentations} augmentations of each sample at most"
+    reason = why_live(recipe)
+    return "the teacher is asked at every step" + (f": {reason}" if reason else "")
+
+
+def check_teaching(recipe: Recipe) -> None:
+    """Refuse a recipe whose parts do not go together.
+
+    Raises:
+        UsageError: A loss looks inside a teacher that shows its outputs alone; kept outputs are wanted where they cannot
+            serve; or something needs a teacher, and the scheme has none.
+    """
+    options = recipe.distill
+    if not options.has_teacher:
+        if recipe.student.model == "from-teacher":
+            raise UsageError(
+                f"student.model is from-teacher, but distill.scheme={options.scheme} has no teacher",
+                "name a student of its own",
+            )
+        return
+    check_layer_needs(recipe)
+    stores_targets(recipe)
 
 
 def _student(recipe: Recipe) -> str:

@@ -7,51 +7,22 @@ Sections follow the order of the pipeline.
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from edgekd.data.sources import SOURCES, check_source
-from edgekd.models.references import KINDS, check_reference, check_student, kind_of
+from edgekd.data.sources import SOURCES
+from edgekd.models.references import KINDS, kind_of
+from edgekd.recipe_distill import Distill, Training
+from edgekd.recipe_section import Arguments, DataSource, ModelReference, Section, StudentReference
+
+__all__ = [
+    "ARTIFACTS", "ArtifactName", "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "Quantize",
+    "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
+]  # fmt: skip
 
 ArtifactName = Literal["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8"]
 ARTIFACTS: tuple[ArtifactName, ...] = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
-
-
-def _check_model(value: object) -> object:
-    return check_reference(value) if isinstance(value, str) else value
-
-
-def _check_student(value: object) -> object:
-    return check_student(value) if isinstance(value, str) else value
-
-
-def _check_arguments(value: object) -> object:
-    for name, each in value.items() if isinstance(value, dict) else ():
-        if not all(_is_plain(one) for one in (each if isinstance(each, list) else [each])):
-            raise ValueError(f"argument '{name}' must be a number, text, true, false, null, or a list of those")
-    return value
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _check_source(value: object) -> object:
-    return check_source(value) if isinstance(value, str) else value
-
-
-ModelReference = Annotated[str, BeforeValidator(_check_model)]
-StudentReference = Annotated[str, BeforeValidator(_check_student)]
-Arguments = Annotated[dict[str, Any], BeforeValidator(_check_arguments)]
-DataSource = Annotated[str, BeforeValidator(_check_source)]
-
-
-class Section(BaseModel):
-    """What all parts of a recipe share: unknown keys, wrong types, NaN and infinity are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Augment(Section):
@@ -91,17 +62,6 @@ class Data(Section):
         description="samples are kept in memory up to this many MiB, beyond it they are read from the disk batch by batch",
     )  # fmt: skip
     augment: Augment = Field(default_factory=Augment, description="random changes to training images")
-
-
-class Training(Section):
-    """One training run: AdamW under a one-cycle learning rate."""
-
-    epochs: int = Field(30, ge=1, le=10_000, description="passes over the training images")
-    batch_size: int = Field(64, ge=2, le=65_536, description="images per step")
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak of the one-cycle schedule")
-    weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW weight decay")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 | bf16 (autocast; faster where the CPU has it)")
 
 
 class Preprocess(Section):
@@ -191,23 +151,6 @@ class Student(Section):
     )
 
 
-class Distill(Section):
-    """Loss of the student: alpha * CE(labels) + beta * T^2 * KL(teacher || student) (Hinton et al., 2015)."""
-
-    alpha: float = Field(0.1, ge=0, le=100, description="weight of cross-entropy with the true labels")
-    beta: float = Field(0.9, ge=0, le=100, description="weight of the divergence from the teacher's soft targets")
-    temperature: float = Field(
-        4.0, ge=0.05, le=100, description="softens teacher and student outputs; higher shows more of the small ones"
-    )
-    train: Training = Field(default_factory=Training, description="how the student is trained")
-
-    @model_validator(mode="after")
-    def _some_loss(self) -> Distill:
-        if self.alpha == 0 and self.beta == 0:
-            raise ValueError("alpha and beta are both 0, so there is no loss to train on; raise one of them")
-        return self
-
-
 class Quantize(Section):
     """Int8 quantization after training."""
 
@@ -273,9 +216,7 @@ class Recipe(Section):
     data: Data = Field(default_factory=Data, description="where images and labels come from")
     teacher: Teacher = Field(default_factory=Teacher, description="the large network that is imitated")
     student: Student = Field(default_factory=Student, description="the small network that is shipped")
-    distill: Distill = Field(
-        default_factory=Distill, description="loss: alpha * cross-entropy + beta * temperature^2 * KL(teacher || student)"
-    )
+    distill: Distill = Field(default_factory=Distill, description="how the student is taught")
     quantize: Quantize = Field(default_factory=Quantize, description="int8 quantization after training")
     export: Export = Field(default_factory=Export, description="which files are made")
     gates: Gates = Field(default_factory=Gates, description="promises every artifact must keep, or exit code 4")

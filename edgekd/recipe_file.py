@@ -192,6 +192,8 @@ def _explain(error: Any, path: KeyPath, tree: Any) -> str:
         return _explain_unknown(path)
     if error["type"] == "json_invalid":  # it is JSON that json.dumps wrote, so only its depth can be wrong
         return "is nested too deep for a recipe"
+    if error["type"] == "missing":
+        return f"must be given: {_allowed(_schema(path))}"
     found = _at(path, tree)
     if error["type"] == "value_error":
         message = str(error["msg"]).removeprefix("Value error, ")
@@ -240,20 +242,21 @@ def _whole_schema() -> dict[str, Any]:
 
 def _schema(path: KeyPath) -> dict[str, Any]:
     """Return the JSON schema of the field at ``path``, as far as there is one."""
-    whole = _whole_schema()
-
-    def resolve(schema: dict[str, Any]) -> dict[str, Any]:
-        reference = schema.get("$ref") or next((each["$ref"] for each in schema.get("allOf", []) if "$ref" in each), None)
-        return whole["$defs"][reference.rpartition("/")[2]] if reference else schema
-
-    schema = resolve(whole)
+    schema = _resolved(_whole_schema())
     for part in path:
-        schema = resolve(schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {}))
+        schema = _resolved(schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {}))
     return schema
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref") or next((each["$ref"] for each in schema.get("allOf", []) if "$ref" in each), None)
+    found: dict[str, Any] = _whole_schema()["$defs"][reference.rpartition("/")[2]] if reference else schema
+    return found
 
 
 def _allowed(schema: dict[str, Any]) -> str:
     """Say in words what a field takes."""
+    schema = _resolved(schema)
     if "anyOf" in schema:
         return " or ".join(_allowed(each) for each in schema["anyOf"])
     if "const" in schema or "enum" in schema:

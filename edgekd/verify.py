@@ -11,8 +11,9 @@ import numpy as np
 
 from edgekd.artifacts import Artifact
 from edgekd.data.dataset import Dataset
-from edgekd.distill.stages import TrainedModel
 from edgekd.distill.teacher import Teacher
+from edgekd.distill.training_stage import TrainedModel
+from edgekd.gates import check_gates_possible
 from edgekd.recipe import ArtifactName, Gates, Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
@@ -116,12 +117,19 @@ def _describe(result: dict[str, Any]) -> str:
     return f"top-1 {result['metric']['value']:.2%}, agrees with PyTorch on {result['parity']['agreement']:.2%}"
 
 
-def check_gates(recipe: Recipe, teacher: Teacher, student: TrainedModel, verified: dict[ArtifactName, Verified]) -> list[Gate]:
-    """Return every gate of the recipe for every artifact, passed or not."""
+def check_gates(
+    recipe: Recipe, teacher: Teacher | None, student: TrainedModel, verified: dict[ArtifactName, Verified]
+) -> list[Gate]:
+    """Return every gate of the recipe for every artifact, passed or not.
+
+    Raises:
+        UsageError: A drop from the teacher is limited, and there is none.
+    """
+    check_gates_possible(recipe)
     return [gate for each in verified.values() for gate in _gates(recipe.gates, teacher, student, each)]
 
 
-def _gates(limits: Gates, teacher: Teacher, student: TrainedModel, each: Verified) -> list[Gate]:
+def _gates(limits: Gates, teacher: Teacher | None, student: TrainedModel, each: Verified) -> list[Gate]:
     name, precision = each.artifact.name, each.artifact.precision
     gates = []
 
@@ -140,7 +148,7 @@ def _gates(limits: Gates, teacher: Teacher, student: TrainedModel, each: Verifie
         at_least("top-1 agreement", limits.int8_agreement, each.parity.agreement)
         at_most("metric drop in points", limits.int8_max_drop, 100 * (student.metric.value - each.metric.value))
         at_least("int8 share of weight bytes", limits.int8_weight_share, each.dtypes["int8_weights"])
-    if limits.max_teacher_drop is not None:
+    if limits.max_teacher_drop is not None and teacher is not None:
         at_most("drop from teacher in points", limits.max_teacher_drop, 100 * (teacher.metric.value - each.metric.value))
     if limits.max_size_kib is not None:
         at_most("size in KiB", limits.max_size_kib, each.artifact.path.stat().st_size / 1024)

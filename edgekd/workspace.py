@@ -8,6 +8,9 @@
 
 A stage's key hashes everything its result depends on. Running a recipe again replays the journal:
 a stage whose key is there, with every file unharmed, is not run again.
+
+Under ``torchrun`` all processes go through the same stages. The main one alone locks, works and writes, and tells the others
+what came out; of trainings, every process does its part.
 """
 
 from __future__ import annotations
@@ -22,15 +25,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from edgekd.errors import FolderInUse, UsageError
-from edgekd.progress import Listener
+from edgekd.launcher import launched_count
+from edgekd.progress import Listener, Silent
 from edgekd.safe import stop
 from edgekd.safe.files import disk_errors, remove_temporaries, sha256_file, write_json
 from edgekd.versions import library_versions, source_digest
+
+if TYPE_CHECKING:
+    from edgekd.distill.processes import Processes
 
 _KEY_LENGTH = 16
 
@@ -64,11 +71,13 @@ class Workspace:
         folder: The run folder, ``OUT``.
         listener: Who is told of progress.
         redone: Names of stages that had to do their work in this run, in order.
+        processes: Those that run the recipe together; ``None``: this one alone.
     """
 
     folder: Path
     listener: Listener
     redone: list[str] = field(default_factory=list)
+    processes: Processes | None = None
     _journal: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -81,6 +90,11 @@ class Workspace:
         """The file that collects what third-party libraries print."""
         return self.stages / "log.txt"
 
+    @property
+    def follows(self) -> bool:
+        """Whether another process is the main one, so that this one must not write."""
+        return self.processes is not None and not self.processes.is_main
+
     def stage(
         self,
         name: str,
@@ -88,6 +102,7 @@ class Workspace:
         inputs: dict[str, Any],
         work: Callable[[Path], dict[str, Any]],
         describe: Callable[[dict[str, Any]], str],
+        together: bool = False,
     ) -> StageResult:
         """Return the result of stage ``name``, doing the work only if it was never finished with these inputs.
 
@@ -98,8 +113,17 @@ class Workspace:
             work: Gets the stage's folder, which may hold checkpoints of a killed run; leaves its files
                 there and returns a JSON result.
             describe: Turns the result into one line.
+            together: Every process of the run does ``work``, and the main one's result counts; the others must leave no
+                files. Otherwise the main one does it alone.
+
+        Raises:
+            OtherFailed: Another process of the run failed.
         """
         stop.check_stop()
+        if self.processes is not None:
+            self.processes.check_others()
+            if self.follows:
+                return self._follow(name, work, self.processes)
         key = stage_key(name, inputs)
         folder = self.stages / f"{name}-{key}"
         self.listener.stage_started(name, what)
@@ -110,6 +134,8 @@ class Workspace:
             started = time.monotonic()
             with disk_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
+            if together and self.processes is not None:
+                self.processes.broadcast({"work": key})
             result = work(folder)
             files = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
             entry = {
@@ -120,10 +146,28 @@ class Workspace:
                 "seconds": round(time.monotonic() - started, 3),
             }
             self._append(entry)
+        if self.processes is not None:
+            self.processes.broadcast({"entry": entry, "reused": reused})
         # Through JSON both ways, so that a replayed result and a fresh one are the same values.
         done = StageResult(folder, entry["files"], json.loads(json.dumps(entry["result"])), entry["seconds"])
         self.listener.stage_finished(name, describe(done.result), done.seconds, reused)
         return done
+
+    def _follow(self, name: str, work: Callable[[Path], dict[str, Any]], processes: Processes) -> StageResult:
+        """Do what the main process says it does, and return what it says came out."""
+        told = processes.broadcast()
+        if "work" in told:
+            work(self.stages / f"{name}-{told['work']}")
+            told = processes.broadcast()
+        entry = told["entry"]
+        if entry["stage"] != name:
+            raise UsageError(
+                f"process {processes.rank} is at stage {name}, the main one at {entry['stage']}",
+                "start every process with the same recipe, edgekd and libraries",
+            )
+        if not told["reused"]:
+            self.redone.append(name)
+        return StageResult(self.stages / f"{name}-{entry['key']}", entry["files"], entry["result"], entry["seconds"])
 
     def _append(self, entry: dict[str, Any]) -> None:
         journal = self.stages / "journal.jsonl"
@@ -149,11 +193,42 @@ def _unharmed(folder: Path, files: dict[str, str]) -> bool:
 def open_workspace(folder: Path, listener: Listener) -> Iterator[Workspace]:
     """Open ``folder`` as a run folder, alone.
 
+    Of several processes that a launcher started, the main one opens it, and the others follow without a word. If one fails,
+    all end with its exit code.
+
     Raises:
         FolderInUse: Another live run holds it.
         UsageError: It is a file, cannot be written, or holds something that is not an edgekd run.
         ResourceError: The disk is full.
+        OtherFailed: Another process of the run failed.
     """
+    if launched_count() == 1:
+        with _open_alone(folder, listener) as workspace:
+            yield workspace
+        return
+    from edgekd.distill.processes import join_processes
+
+    processes = join_processes()
+    try:
+        if processes.is_main:
+            with _open_alone(folder, listener) as workspace:
+                workspace.processes = processes
+                processes.broadcast("open")
+                yield workspace
+                processes.broadcast("closed")
+        else:
+            processes.broadcast()
+            yield Workspace(folder, Silent(), processes=processes)
+            processes.broadcast()
+    except BaseException as error:
+        cause = processes.failed(error)
+        if cause is error:
+            raise
+        raise cause from None
+
+
+@contextmanager
+def _open_alone(folder: Path, listener: Listener) -> Iterator[Workspace]:
     stages = folder / "stages"
     with disk_errors(folder), contextlib.suppress(FileNotFoundError):
         folder.stat()

@@ -65,7 +65,7 @@ def test_a_plan_says_what_will_be_done() -> None:
     assert planned.data.counts[0] == 178
     assert len(planned.data.samples) == 3
     assert "7 epochs" in what["teacher"]
-    assert "at T = 2.5" in what["distill"]
+    assert "kd(T 2.5)" in what["distill"]
     assert what["export"] == "student.fp32.onnx"
     assert what["quantize"] == "student.int8.onnx; int8 with static ranges of activations"
     assert what["verify"].startswith("2 files")

@@ -103,7 +103,7 @@ def test_all_problems_come_at_once_with_line_key_and_advice(tmp_path: Path) -> N
         ("seed: 1.5", "must be an integer at least 0 and below 4,294,967,296, found 1.5"),
         ("data: {skip_bad: 'yes'}", 'must be true or false, found "yes"'),
         ("gates: {max_size_kib: .nan}", "found no finite number"),
-        ("teacher: {train: {precision: fp61}}", "must be one of fp32, bf16"),
+        ("teacher: {train: {precision: fp61}}", "must be one of auto, fp32, bf16"),
         ("seed: !!python/object:os.system 1", "has the tag"),
         ("? [a]\n: b", "a key must be a plain name"),
     ],

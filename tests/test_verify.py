@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from edgekd.errors import UsageError
 from edgekd.recipe import Gates, Recipe
+from edgekd.recipe_file import recipe_from_mapping
 from edgekd.report.report import Report
 from edgekd.tasks.classification import proportion
 from edgekd.verify import Gate, Verified, check_gates
@@ -55,6 +57,17 @@ def test_limits_on_size_and_teacher_drop_are_optional(finished: Report) -> None:
     assert not gates["size in KiB"].passed
     assert gates["size in KiB"].value == size
     assert gates["drop from teacher in points"].passed
+
+
+def test_without_a_teacher_the_other_gates_are_the_same(finished: Report) -> None:
+    verified = {each.name: each.verified for each in finished.artifacts}
+    alone = recipe_from_mapping({"distill": {"scheme": "temporal"}})
+    gates = check_gates(alone, None, finished.student, verified)
+    assert gates == check_gates(Recipe(), finished.teacher, finished.student, verified)
+    with pytest.raises(UsageError, match="no teacher"):
+        check_gates(
+            recipe_from_mapping(alone.model_dump(mode="json"), ["gates.max_teacher_drop=3"]), None, finished.student, {}
+        )
 
 
 def test_parity_is_measured_on_the_whole_test_split(finished: Report) -> None:

@@ -14,9 +14,11 @@ from edgekd.errors import EdgekdError, Interrupted
 
 _COMMANDS = {
     "compress": "Distill, quantize, export, verify and measure: a recipe becomes a folder of proven files.",
+    "teach": "Keep a teacher's outputs in a folder, to distill from where the teacher is not.",
     "init": "Write a commented recipe to start from.",
     "plan": "Say what a recipe would do, and do nothing.",
     "models": "List what can be a teacher or a student, and what each is able to.",
+    "losses": "List what a student can learn from its teacher.",
     "recipes": "List the recipes that come with edgekd.",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import warnings
@@ -11,7 +12,8 @@ from pathlib import Path
 import click
 
 from edgekd.cli.arguments import recipe_and_overrides
-from edgekd.errors import GateMissed, Interrupted
+from edgekd.errors import EdgekdError, GateMissed, Interrupted
+from edgekd.launcher import is_follower, launched_count, speaks_for_machine
 
 
 @click.command()
@@ -36,6 +38,10 @@ def command(
     """
     from edgekd.planning import resolve_recipe
 
+    if launched_count() > 1:  # torch warns of every training without unused parameters, from C++
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if is_follower():
+        sys.exit(0 if dry_run else _follow(arguments, out, allow_code))
     recipe, overrides = recipe_and_overrides(arguments)
     asked = resolve_recipe(recipe, overrides)
     if dry_run:
@@ -46,13 +52,16 @@ def command(
         return
     from edgekd.cli.terminal import Terminal, print_report
 
-    out = out or Path("runs") / "".join(each if each.isalnum() or each in "-_." else "-" for each in asked.name)
+    out = out or _default_out(asked.name)
     if not verbose:
         warnings.simplefilter("ignore")
     try:
         with Terminal(out, quiet=quiet or as_json, verbose=verbose) as terminal:
             # Before torch is imported, so that the first second of a long run is not silent.
-            terminal.opening(f"{asked.name}: {asked.teacher.model} into {asked.student.model}, in {out}")
+            taught = f"{asked.teacher.model} into {asked.student.model}"
+            if not asked.distill.has_teacher:
+                taught = f"{asked.student.model}, scheme {asked.distill.scheme}"
+            terminal.opening(f"{asked.name}: {taught}, in {out}")
             from edgekd.pipeline import compress
 
             report = compress(asked, out, listener=terminal, allow_code=allow_code)
@@ -67,3 +76,27 @@ def command(
     if missed and not as_json:
         raise GateMissed("\n".join(f"gate missed: {each}" for each in missed), f"the files are in {out / 'rejected'}")
     sys.exit(GateMissed.exit_code if missed else 0)
+
+
+def _default_out(name: str) -> Path:
+    return Path("runs") / "".join(each if each.isalnum() or each in "-_." else "-" for each in name)
+
+
+def _follow(arguments: tuple[str, ...], out: Path | None, allow_code: bool) -> int:
+    """Do this process's part of a run that another one leads, without a word; return the exit code."""
+    from edgekd.planning import resolve_recipe
+
+    warnings.simplefilter("ignore")
+    try:
+        recipe, overrides = recipe_and_overrides(arguments)
+        asked = resolve_recipe(recipe, overrides)
+        from edgekd.pipeline import compress
+
+        return 0 if compress(asked, out or _default_out(asked.name), allow_code=allow_code).ok else GateMissed.exit_code
+    except EdgekdError as error:
+        from edgekd.distill.processes import OtherFailed
+
+        # What goes wrong in all processes is said once on each machine, and what went wrong elsewhere was said there.
+        if speaks_for_machine() and not isinstance(error, OtherFailed):
+            raise
+        return error.exit_code

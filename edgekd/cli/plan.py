@@ -32,8 +32,8 @@ def show_plan(planned: Plan, as_json: bool) -> None:
     click.echo(f"{planned.recipe.name}: seed {planned.recipe.seed}, {planned.threads} training threads")
     counts = [f"{name} {count:,}" for name, count in zip(planned.data.classes, planned.data.counts, strict=True)]
     more = f", and {len(counts) - _CLASSES} more" if len(counts) > _CLASSES else ""
-    click.echo(f"  classes    {', '.join(counts[:_CLASSES])}{more}")
-    for sample in planned.data.samples:
-        click.echo(f"  sample     {sample}")
-    for stage in planned.stages:
-        click.echo(f"  {stage.name:<10} {stage.what}")
+    lines = [("classes", f"{', '.join(counts[:_CLASSES])}{more}"), *(("sample", each) for each in planned.data.samples)]
+    lines += [(stage.name, stage.what) for stage in planned.stages]
+    width = max(len(name) for name, _ in lines)
+    for name, what in lines:
+        click.echo(f"  {name:<{width}} {what}")

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from edgekd.distill.control import verdict
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, table_rows
 
@@ -101,6 +102,8 @@ def print_report(report: Report) -> None:
         name = row.cells[0] + (" (rejected)" if row.rejected else "")
         table.add_row(name, *row.cells[1:], style="red" if row.rejected else None)
     console.print(table)
+    if report.control is not None:
+        console.print(verdict(report.control), soft_wrap=True)
     passed = sum(gate.passed for gate in report.gates)
     console.print(f"gates: {passed} of {len(report.gates)} passed")
     console.print(f"report: {report.html}", soft_wrap=True)

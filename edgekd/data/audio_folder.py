@@ -12,7 +12,7 @@ from edgekd.data.bad_samples import check_bad
 from edgekd.data.cache import Advanced, Preview, SampleWriter
 from edgekd.data.class_folders import list_class_folders
 from edgekd.data.folder import check_classes_left
-from edgekd.data.sounds import FULL_SCALE, Sound, SoundWriter, decode_sound
+from edgekd.data.sounds import FULL_SCALE, Sound, SoundWriter, decode_sound, kept_length, kept_rate
 from edgekd.data.sources import source_path
 from edgekd.safe import stop
 
@@ -36,12 +36,15 @@ def preview(options: Data) -> Preview:
     """Return classes, counts and three sounds, opening none of the others."""
     root = source_path(options)
     found = list_class_folders(root, SUFFIXES, "sounds")
-    samples = []
+    samples, rates = [], []
     for file in found.examples():
         sound = _decode(root / file.relative)
+        rates += [sound.rate] if isinstance(sound, Sound) else []
         shown = sound if isinstance(sound, str) else f"{len(sound.values) / sound.rate:.2f} s at {sound.rate:,} Hz"
         samples.append(f"{file.relative}, {shown}: {found.classes[file.label]}")
-    return Preview("waveform", found.classes, found.totals(), found.parts(), tuple(samples))
+    rate = kept_rate(rates, options)
+    shape = (kept_length(rate, options.seconds),) if rate is not None else None
+    return Preview("waveform", found.classes, found.totals(), found.parts(), tuple(samples), shape, rate)
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:

@@ -49,6 +49,9 @@ class Preview:
         counts: Samples of each class.
         parts: Samples of each split the source brings, by name; empty where it is still to be split.
         samples: Three samples, one line each.
+        shape: Of one sample as a network will see it, where that is known without decoding all: height, width and channels
+            of images, by three of them; columns of features; values of a waveform; tokens of a text. ``None``: not known.
+        sample_rate: Of a waveform, in Hz.
     """
 
     kind: str
@@ -56,6 +59,8 @@ class Preview:
     counts: tuple[int, ...]
     parts: dict[str, int]
     samples: tuple[str, ...]
+    shape: tuple[int, ...] | None = None
+    sample_rate: int | None = None
 
 
 class ArrayFile(AbstractContextManager["ArrayFile"]):

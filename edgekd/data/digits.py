@@ -27,7 +27,7 @@ def fingerprint(options: Data) -> dict[str, Any]:
 def preview(options: Data) -> Preview:
     """Return what is known of the set, without loading scikit-learn."""
     samples = tuple(f"digits:{index}, 8x8x1: {index}" for index in range(3))
-    return Preview("image", tuple(str(digit) for digit in range(10)), _COUNTS, {}, samples)
+    return Preview("image", tuple(str(digit) for digit in range(10)), _COUNTS, {}, samples, (8, 8, 1))
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:

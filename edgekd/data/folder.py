@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.data.bad_samples import check_bad
 from edgekd.data.cache import Advanced, Preview, SampleWriter
 from edgekd.data.class_folders import ClassFolders, list_class_folders
-from edgekd.data.images import ImageWriter, decode_image, image_size_of
+from edgekd.data.images import ImageWriter, decode_image, image_size_of, kept_shape
 from edgekd.data.sources import source_path
 from edgekd.errors import DataError
 from edgekd.safe import stop
@@ -45,10 +45,10 @@ def preview(options: Data) -> Preview:
     """Return classes, counts and three images, opening none of the others."""
     root = source_path(options)
     found = list_images(root)
-    samples = [
-        f"{file.relative}, {image_size_of(root / file.relative)}: {found.classes[file.label]}" for file in found.examples()
-    ]
-    return Preview("image", found.classes, found.totals(), found.parts(), tuple(samples))
+    examples = found.examples()
+    samples = [f"{file.relative}, {image_size_of(root / file.relative)}: {found.classes[file.label]}" for file in examples]
+    shape = kept_shape((root / file.relative for file in examples), options.image_size)
+    return Preview("image", found.classes, found.totals(), found.parts(), tuple(samples), shape)
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:

@@ -41,8 +41,8 @@ from edgekd.data.cache import (
 )
 from edgekd.data.classes import sort_classes
 from edgekd.data.hub_columns import find_input_column, find_label_column
-from edgekd.data.images import ImageWriter, decode_image, image_size_of
-from edgekd.data.sounds import FULL_SCALE, Sound, SoundWriter, decode_sound
+from edgekd.data.images import ImageWriter, decode_image, image_size_of, kept_shape
+from edgekd.data.sounds import FULL_SCALE, Sound, SoundWriter, decode_sound, kept_length, kept_rate
 from edgekd.errors import DataError, UsageError
 from edgekd.names import did_you_mean
 from edgekd.safe import stop
@@ -109,6 +109,7 @@ def preview(options: Data) -> Preview:
     """Return classes, counts and three samples, decoding no others. A data set on the Hub is downloaded first."""
     counts: dict[str, int] = {}
     samples: list[str] = []
+    values: list[Any] = []
     with _open(options, None) as found:
         for split in found.splits:
             for row, label in enumerate(_labels(split, found.label)):
@@ -123,9 +124,12 @@ def preview(options: Data) -> Preview:
             samples.append(
                 f"{found.splits[0].name}[{row}], {_shown(value, found.kind)}: {_label(label, found.classes) or 'no label'}"
             )
+            values.append(value)
+        shape, rate = _kept(values, found.kind, options)
         parts = {PART_NAMES[each.part]: each.rows for each in found.splits if each.part != UNASSIGNED}
         classes = list(found.classes) if found.classes is not None else sort_classes(counts, f"column '{found.label}'")
-    return Preview(found.kind, tuple(classes), tuple(counts.get(each, 0) for each in classes), parts, tuple(samples))
+    ordered = tuple(counts.get(each, 0) for each in classes)
+    return Preview(found.kind, tuple(classes), ordered, parts, tuple(samples), shape, rate)
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:
@@ -365,6 +369,17 @@ def _bytes(value: Any) -> io.BytesIO | str:
         return io.BytesIO(Path(value["path"]).read_bytes())
     except OSError as error:
         return f"cannot read {value['path']}: {error.strerror}"
+
+
+def _kept(values: list[Any], kind: str, options: Data) -> tuple[tuple[int, ...] | None, int | None]:
+    """Return the shape that samples like these are brought to, and the rate of sounds."""
+    if kind == "text":
+        return (options.max_tokens,), None
+    files = [each for each in map(_bytes, values) if not isinstance(each, str)]
+    if kind == "image":
+        return kept_shape(files, options.image_size), None
+    rate = kept_rate([each.rate for each in map(decode_sound, files) if isinstance(each, Sound)], options)
+    return ((kept_length(rate, options.seconds),) if rate is not None else None), rate
 
 
 def _shown(value: Any, kind: str) -> str:

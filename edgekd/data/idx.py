@@ -64,7 +64,8 @@ def preview(options: Data) -> Preview:
     given = {PART_NAMES[part]: len(each) for part, each in labels.items()} if len(pairs) > 1 else {}
     size = "x".join(map(str, shapes[TRAIN][1:]))
     samples = [f"{pairs[TRAIN].images.name}[{index}], {size}x1: {label}" for index, label in enumerate(labels[TRAIN][:3])]
-    return Preview("image", tuple(map(str, classes)), tuple(counts.tolist()), given, tuple(samples))
+    shape = (*shapes[TRAIN][1:], 1)
+    return Preview("image", tuple(map(str, classes)), tuple(counts.tolist()), given, tuple(samples), shape)
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,9 @@ from edgekd.errors import DataError
 
 IMAGES = "image.npy"
 _SLICE_BYTES = 1 << 23
+_GREY = frozenset({"1", "L", "LA", "I;16"})
+_ON_THEIR_SIDE = frozenset({5, 6, 7, 8})
+"""EXIF orientations that swap height and width."""
 Pixels = NDArray[np.uint8]
 
 
@@ -33,7 +37,7 @@ def decode_image(source: Path | IO[bytes], image_size: int | None) -> tuple[Pixe
         with Image.open(source) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
-            is_grey = image.mode in {"1", "L", "LA", "I;16"}
+            is_grey = image.mode in _GREY
             if image.mode == "I;16":
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert("RGB")
@@ -58,6 +62,27 @@ def image_size_of(source: Path | IO[bytes]) -> str:
             return f"{image.width}x{image.height} {image.mode}"
     except Exception:  # as in decode_image
         return "is empty" if _is_empty(source) else "cannot be decoded"
+
+
+def kept_shape(sources: Iterable[Path | IO[bytes]], image_size: int | None) -> tuple[int, int, int] | None:
+    """Return height, width and channels that images like ``sources`` are brought to, decoding no pixel.
+
+    ``None`` if they differ in size and there is no ``image_size``, or none can be opened.
+    """
+    from PIL import ExifTags, Image
+
+    sizes, grey = set(), True
+    for source in sources:
+        try:
+            with Image.open(source) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE
+                sizes.add((image.width, image.height) if turned else (image.height, image.width))
+                grey = grey and image.mode in _GREY
+        except Exception:  # as in decode_image
+            continue
+    if image_size is not None and sizes:
+        sizes = {(image_size, image_size)}
+    return (*sizes.pop(), 1 if grey else 3) if len(sizes) == 1 else None
 
 
 def _is_empty(source: Path | IO[bytes]) -> bool:

@@ -95,7 +95,7 @@ def preview(options: Data) -> Preview:
         f"{first.name}[{index}], {shape} {first.dtype.name}: {found.classes[label]}"
         for index, label in enumerate(found.labels[first_part][:3])
     ]
-    return Preview(found.kind, found.classes, tuple(counts), parts, tuple(samples))
+    return Preview(found.kind, found.classes, tuple(counts), parts, tuple(samples), _row_shape(found))
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:
@@ -110,10 +110,9 @@ def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any
     if found.kind == "image":
         every = (rows for array in found.samples.values() for _, rows in _slices(found.path, array))
         scale = find_scale(every, str(found.path))
-        first = next(iter(found.samples.values()))
-        shape = channels_last(np.empty((0, *first.shape[1:]), np.uint8), found.layout).shape[1:]
     else:
-        scale, shape = Scale(np.dtype(np.float32), 1, None), next(iter(found.samples.values())).shape[1:]
+        scale = Scale(np.dtype(np.float32), 1, None)
+    shape = _row_shape(found)
     name = "image.npy" if found.kind == "image" else "features.npy"
     with SampleWriter(cache) as samples, ArrayFile(cache / name, scale.dtype, shape) as file:
         for part, array in found.samples.items():
@@ -130,6 +129,12 @@ def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any
         "kind": found.kind, "classes": list(found.classes), "shape": [total, *shape], "full_scale": scale.full_scale,
         "skipped": [],
     }  # fmt: skip
+
+
+def _row_shape(found: _Content) -> tuple[int, ...]:
+    """Return the shape of one sample as it is kept, channels last."""
+    shape = next(iter(found.samples.values())).shape[1:]
+    return shape if found.layout == "NC" else channels_last(np.empty((0, *shape), np.uint8), found.layout).shape[1:]
 
 
 def _file(options: Data) -> Path:

@@ -38,7 +38,7 @@ from edgekd.data.cache import (
     write_lines,
 )
 from edgekd.data.classes import sort_classes
-from edgekd.data.sounds import FULL_SCALE, Sound, fit_sound
+from edgekd.data.sounds import FULL_SCALE, Sound, fit_sound, kept_length
 from edgekd.errors import DataError
 from edgekd.safe import stop
 from edgekd.safe.user_code import code_digest, load_function
@@ -68,16 +68,19 @@ def preview(options: Data) -> Preview:
     counts: dict[str, int] = {}
     parts: dict[str, int] = {}
     shown: list[str] = []
-    kind = ""
+    kind, shape = "", ()
     for index, (sample, label, part) in enumerate(_samples(options)):
-        kind = kind or _kind(sample, options, _where(options, index))
+        if not kind:
+            kind = _kind(sample, options, _where(options, index))
+            shape = (options.max_tokens,) if kind == "text" else _stored(sample, kind, options, _where(options, index)).shape
         counts[label] = counts.get(label, 0) + 1
         if part != UNASSIGNED:
             parts[PART_NAMES[part]] = parts.get(PART_NAMES[part], 0) + 1
         if len(shown) < 3:
             shown.append(f"{index}, {_described(sample)}: {label}")
     classes = sort_classes(counts, options.source)
-    return Preview(kind, tuple(classes), tuple(counts[each] for each in classes), parts, tuple(shown))
+    rate = options.sample_rate if kind == "waveform" else None
+    return Preview(kind, tuple(classes), tuple(counts[each] for each in classes), parts, tuple(shown), shape, rate)
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:
@@ -240,7 +243,7 @@ def _stored(sample: NDArray[Any], kind: str, options: Data, where: str) -> NDArr
                 f"{where} is {_described(sample)} from {values.min():g} to {values.max():g}",
                 "sounds are int16, or floats from -1 to 1; without data.sample_rate they are features",
             )
-    length = max(1, round(options.seconds * options.sample_rate))
+    length = kept_length(options.sample_rate, options.seconds)
     return fit_sound(Sound(options.sample_rate, values), options.sample_rate, length)
 
 

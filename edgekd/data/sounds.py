@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,16 @@ def fit_sound(sound: Sound, rate: int, length: int) -> NDArray[np.int16]:
     return fitted
 
 
+def kept_length(rate: int, seconds: float) -> int:
+    """Return how many values are kept of a sound: at least one."""
+    return max(1, round(seconds * rate))
+
+
+def kept_rate(rates: Sequence[int], options: Data) -> int | None:
+    """Return the rate that sounds of these rates are brought to: that of the recipe, or theirs if it is one; else ``None``."""
+    return options.sample_rate or (rates[0] if len(set(rates)) == 1 else None)
+
+
 class SoundWriter(AbstractContextManager["SoundWriter"]):
     """Writes sounds to ``waveform.npy``, at the recipe's rate and length.
 
@@ -141,7 +152,7 @@ class SoundWriter(AbstractContextManager["SoundWriter"]):
         """
         if self._file is None:
             self.rate, self._first = self.rate or sound.rate, name
-            length = max(1, round(self._options.seconds * self.rate))
+            length = kept_length(self.rate, self._options.seconds)
             self._file = self._stack.enter_context(ArrayFile(self._path, np.int16, (length,)))
         if self._options.sample_rate is None and sound.rate != self.rate:
             raise DataError(

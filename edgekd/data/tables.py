@@ -106,8 +106,9 @@ def preview(options: Data) -> Preview:
     if not counts:
         raise DataError(f"{files[0][0]} has no rows that can be used", "add rows, or check data.source")
     classes = sort_classes(counts, f"{files[0][0]}, column '{_label_name(layouts[files[0][0]])}',")
-    kind = "text" if layouts[files[0][0]].is_text else "features"
-    return Preview(kind, tuple(classes), tuple(counts[each] for each in classes), parts, tuple(samples))
+    layout = layouts[files[0][0]]
+    kind, shape = ("text", (options.max_tokens,)) if layout.is_text else ("features", (len(layout.inputs),))
+    return Preview(kind, tuple(classes), tuple(counts[each] for each in classes), parts, tuple(samples), shape)
 
 
 def write_cache(cache: Path, options: Data, advanced: Advanced) -> dict[str, Any]:

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd.data.dataset import Dataset
 from edgekd.distill.ensemble import combine
+from edgekd.distill.soft_target_format import check_belongs, open_logits, read_header
 from edgekd.distill.trainer import EVALUATION_BATCH, tensors
+from edgekd.errors import ModelError, UsageError
 from edgekd.models.adapter import Adapter, adapter_from_json, data_logits, teacher_inputs
 from edgekd.models.detect import detect, read_labels
 from edgekd.models.pretrained import content_digest, open_pretrained
+from edgekd.models.references import kind_of, model_path
 from edgekd.models.spec import Cost, call, load
 from edgekd.models.tensors import ModelSpec, TensorSpec
 from edgekd.recipe import TeacherMember
@@ -122,6 +125,8 @@ def combined_logits(members: tuple[Member, ...], rule: str, split: str) -> NDArr
 
 def open_trained_elsewhere(name: str, source: TeacherMember, data: Dataset, workspace: Workspace, allow_code: bool) -> Member:
     """Open a teacher that comes with its weights, find out how to feed it, and run it on the validation and test splits."""
+    if kind_of(source.model) == "store":
+        return _open_stored(name, source, data, workspace)
     labels = read_labels(Path(source.labels).expanduser()) if source.labels is not None else None
 
     def work(folder: Path) -> dict[str, Any]:
@@ -155,6 +160,24 @@ def open_trained_elsewhere(name: str, source: TeacherMember, data: Dataset, work
     return Member(source, None, None, adapter, stage.folder, stage.folder.name, Cost(**stage.result["cost"]), (), notes)
 
 
+def _open_stored(name: str, source: TeacherMember, data: Dataset, workspace: Workspace) -> Member:
+    """Open a teacher of whom there is nothing but kept outputs, and copy those on the validation and test splits."""
+    kept_in = model_path(source.model)
+    header = read_header(kept_in)
+    check_belongs(header, kept_in, data)
+
+    def work(folder: Path) -> dict[str, Any]:
+        for split, file in (("validation", VALIDATION_LOGITS), ("test", TEST_LOGITS)):
+            save_array(folder / file, open_logits(kept_in, header, split, len(getattr(data.splits, split))))
+        metric = top1(np.load(folder / TEST_LOGITS, allow_pickle=False), data.labels[data.splits.test])
+        return {"metric": asdict(metric), "notes": [f"outputs of {header.teacher.name}, {header.keys} augmentation(s)"]}
+
+    inputs = {"store": header.digest(), "data": data.digest}
+    stage = workspace.stage(name, f"{source.model}, kept outputs on validation and test split", inputs, work, _describe)
+    cost = Cost(**header.teacher.cost.model_dump())
+    return Member(source, None, None, None, stage.folder, header.digest(), cost, (), tuple(stage.result["notes"]))
+
+
 def _spread(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return ``count`` of ``indices``, evenly from first to last."""
     return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(np.int64)]
@@ -166,6 +189,46 @@ def _describe(result: dict[str, Any]) -> str:
     return "; ".join([value, *result["notes"]])
 
 
+class NotFinite(ModelError):
+    """A teacher yields NaN or infinity; ``rows`` are the samples of the batch for which it does."""
+
+    def __init__(self, rows: list[int], message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.rows = rows
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A teaching network that can be asked.
+
+    Attributes:
+        name: Its model reference.
+        ask: From what the student takes to logits ``[n, classes]``, without gradients.
+        module: The network, where it shows its layers.
+    """
+
+    name: str
+    ask: Callable[[dict[str, Tensor]], Tensor]
+    module: nn.Module | None
+
+
+@contextmanager
+def voices(
+    teacher: Teacher, specs: tuple[TensorSpec, ...], workspace: Workspace, device: torch.device | None = None
+) -> Iterator[list[Voice]]:
+    """Open every member of ``teacher``, in evaluation mode.
+
+    Args:
+        teacher: Who is asked.
+        specs: What the student takes.
+        workspace: Its log gets what runtimes print.
+        device: Where networks of PyTorch run, and where inputs come from.
+    """
+    place = device or torch.device("cpu")
+    with ExitStack() as stack:
+        yield [_voice(each, specs, workspace, teacher.allow_code, place, stack) for each in teacher.members]
+
+
 @contextmanager
 def imitating(teacher: Teacher, specs: tuple[TensorSpec, ...], workspace: Workspace) -> Iterator[Imitate]:
     """Open every member of ``teacher``; give a function that asks them all and combines what they say.
@@ -175,30 +238,66 @@ def imitating(teacher: Teacher, specs: tuple[TensorSpec, ...], workspace: Worksp
         specs: What the student takes.
         workspace: Its log gets what runtimes print.
     """
-    with ExitStack() as stack:
-        asks = [_ask(each, specs, workspace, teacher.allow_code, stack) for each in teacher.members]
-        weights = [each.source.weight for each in teacher.members]
+    weights = [each.source.weight for each in teacher.members]
+    with voices(teacher, specs, workspace) as opened:
 
         def imitate(inputs: dict[str, Tensor], temperature: float) -> Tensor:
-            with torch.no_grad():
-                return combine([ask(inputs) for ask in asks], weights, teacher.combine, temperature)
+            return combine([each.ask(inputs) for each in opened], weights, teacher.combine, temperature)
 
         yield imitate
 
 
-def _ask(
-    member: Member, specs: tuple[TensorSpec, ...], workspace: Workspace, allow_code: bool, stack: ExitStack
-) -> Callable[[dict[str, Tensor]], Tensor]:
+def _voice(
+    member: Member, specs: tuple[TensorSpec, ...], workspace: Workspace, allow_code: bool, device: torch.device,
+    stack: ExitStack,
+) -> Voice:  # fmt: skip
+    module, run = _opened(member, specs, workspace, allow_code, device, stack)
+    if module is not None:
+        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.eval()
+
+    def ask(inputs: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            if module is not None and module.training:
+                module.eval()  # its statistics and dropout are those of a network that is used, not trained
+            logits = run(inputs)
+        finite = torch.isfinite(logits).all(1)
+        if not bool(finite.all()):
+            raise NotFinite(
+                (~finite).nonzero()[:, 0].tolist(),
+                f"teacher {member.source.model} yields NaN or infinite outputs on training samples",
+                "check the file, and teacher.preprocess: inputs far out of range overflow",
+            )
+        return logits
+
+    return Voice(member.source.model, ask, module)
+
+
+def _opened(
+    member: Member, specs: tuple[TensorSpec, ...], workspace: Workspace, allow_code: bool, device: torch.device,
+    stack: ExitStack,
+) -> tuple[nn.Module | None, Callable[[dict[str, Tensor]], Tensor]]:  # fmt: skip
+    if kind_of(member.source.model) == "store":
+        raise UsageError(
+            f"teacher {member.source.model} is kept outputs alone and cannot be asked for others",
+            "set distill.soft_targets.use=stored",
+        )
     if member.adapter is None:
         assert member.spec is not None and member.weights is not None
         spec, module = member.spec, load(member.spec, member.weights)
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return lambda inputs: call(module, spec, inputs)[spec.outputs[0].name]
+        return module, lambda inputs: call(module, spec, inputs)[spec.outputs[0].name]
     adapter = member.adapter
     labels = read_labels(Path(member.source.labels).expanduser()) if member.source.labels is not None else ()
     classes = labels or tuple(str(index) for index in range(_outputs(member)))
     opened = stack.enter_context(open_pretrained(member.source, specs, classes, workspace.log, allow_code))
-    return lambda inputs: data_logits(adapter, opened.run(teacher_inputs(adapter, inputs, specs))[adapter.output])
+
+    def run(inputs: dict[str, Tensor]) -> Tensor:
+        fed = teacher_inputs(adapter, {name: each.cpu() for name, each in inputs.items()}, specs)
+        if opened.module is not None:
+            fed = {name: each.to(device) for name, each in fed.items()}
+        return data_logits(adapter, opened.run(fed)[adapter.output]).to(device)
+
+    return opened.module, run
 
 
 def _outputs(member: Member) -> int:

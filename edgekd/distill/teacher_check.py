@@ -1,4 +1,4 @@
-"""Is the teacher worth imitating? Its accuracy with interval and calibration, beside chance and a linear model."""
+"""Is the teacher worth imitating? Its accuracy and calibration, beside chance and a linear model, and its order of classes."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data.dataset import Dataset
-from edgekd.distill.teacher import Teacher
+from edgekd.distill.teacher import Teacher, combined_logits
 from edgekd.errors import GateMissed
 from edgekd.models.tensors import TensorSpec
 from edgekd.recipe import Recipe
 from edgekd.tasks.classification import Metric, expected_calibration_error, top1
+from edgekd.tasks.label_order import find_reordering
 from edgekd.workspace import Workspace
 
 _PROBE_SAMPLES = 2_000
 _PROBE_BATCH = 128
 _PROBE_SIDE = 16
 _BANDS = 64
+_SHOWN = 3
 
 
 def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Workspace) -> dict[str, Any]:
     """Measure ``teacher`` on the validation split; stop a run that would imitate one that knows nothing.
 
     Returns:
-        ``metric``, ``calibration_error``, ``chance`` (share of the most frequent class) and ``probe``, the metric of a
-        linear model.
+        ``metric``, ``calibration_error``, ``chance`` (share of the most frequent class), ``probe``, the metric of a linear
+        model, and ``label_order``: of each network that suits the data far better with its outputs in another order, its
+        ``model``, its ``metric`` in the given order and ``reordered``, ``p_value`` and ``mixed``, pairs of class names.
 
     Raises:
-        GateMissed: Its 95 % interval reaches down to the share of the most frequent class, or lies wholly below that
-            of a logistic regression on at most 2,000 raw training samples. Not with ``teacher.check=false``.
+        GateMissed: A network of it has its classes in another order than the data, see
+            :func:`~edgekd.tasks.label_order.find_reordering`; its 95 % interval reaches down to the share of the most
+            frequent class, or lies wholly below that of a logistic regression on at most 2,000 raw training samples. Not
+            with ``teacher.check=false``.
     """
     held_out = data.splits.validation
 
@@ -43,7 +48,7 @@ def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Wo
         chance = float(np.bincount(labels, minlength=len(data.classes)).max() / len(labels))
         return {
             "metric": asdict(top1(logits, labels)), "calibration_error": expected_calibration_error(logits, labels),
-            "chance": chance, "probe": asdict(probe),
+            "chance": chance, "probe": asdict(probe), "label_order": _label_order(data, teacher, probe),
         }  # fmt: skip
 
     inputs = {"teacher": teacher.digest, "data": data.digest}
@@ -51,15 +56,15 @@ def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Wo
     found = workspace.stage("teacher-check", what, inputs, work, _describe).result
     low, high = found["metric"]["ci95"]
     shown = f"{found['metric']['value']:.1%} ({low:.1%} to {high:.1%}) on {len(held_out):,} validation samples"
-    problem = None
-    if low <= found["chance"]:
+    problem, hint = None, "train it longer, or check its weights, labels and preprocessing"
+    if found["label_order"]:
+        problem, hint = _mixed_up(found["label_order"], len(held_out)), _order_hint(teacher, found["label_order"])
+    elif low <= found["chance"]:
         problem = f"the teacher is no better than chance: {shown}, the most frequent class has {found['chance']:.1%}"
     elif high < found["probe"]["ci95"][0]:
         problem = f"the teacher is worse than a linear model: {shown}, a logistic regression has {found['probe']['value']:.1%}"
     if problem is not None and recipe.teacher.check:
-        raise GateMissed(
-            problem, "train it longer, or check its weights, labels and preprocessing; teacher.check=false goes on all the same"
-        )
+        raise GateMissed(problem, f"{hint}; teacher.check=false goes on all the same")
     if problem is not None:
         workspace.listener.warned(problem)
     elif found["metric"]["value"] <= found["probe"]["value"]:
@@ -68,6 +73,44 @@ def check_teacher(recipe: Recipe, data: Dataset, teacher: Teacher, workspace: Wo
             f"a logistic regression has {found['probe']['value']:.1%}"
         )
     return found
+
+
+def _label_order(data: Dataset, teacher: Teacher, probe: Metric) -> list[dict[str, Any]]:
+    """Return the networks of ``teacher`` that suit the data far better, and pass this check, with their outputs reordered."""
+    labels = data.labels[data.splits.validation]
+    found = []
+    for index, member in enumerate(teacher.members):
+        logits = combined_logits((member,), teacher.combine, "validation")
+        other = find_reordering(logits, labels)
+        # Groups that samples fall into by themselves agree with some order as well, but no better than a linear model.
+        if other is not None and other.metric.ci95[1] >= probe.ci95[0]:
+            mixed = [[data.classes[each], data.classes[other.order[each]]] for each in other.mixed]
+            found.append({
+                "member": index, "model": member.source.model, "metric": asdict(top1(logits, labels)),
+                "reordered": asdict(other.metric), "p_value": other.p_value, "mixed": mixed,
+            })  # fmt: skip
+    return found
+
+
+def _mixed_up(found: list[dict[str, Any]], samples: int) -> str:
+    first = found[0]
+    shown = [f"outputs named '{named}' look like '{meant}'" if not place else f"'{named}' like '{meant}'"
+             for place, (named, meant) in enumerate(first["mixed"][:_SHOWN])]  # fmt: skip
+    more = len(first["mixed"]) - len(shown)
+    return (
+        f"teacher {first['model']} has its classes in another order than the data: {first['metric']['value']:.1%} right on "
+        f"{samples:,} validation samples, {first['reordered']['value']:.1%} with its outputs reordered; {', '.join(shown)}"
+        + (f" and {more:,} more" if more else "")
+    )
+
+
+def _order_hint(teacher: Teacher, found: list[dict[str, Any]]) -> str:
+    index = found[0]["member"]
+    key = "teacher.labels" if index == 0 else f"labels of member {index} of teacher.ensemble"
+    if teacher.members[index].source.labels is not None:
+        return f"put the class names in the file of {key} into the order of its outputs"
+    given = "teacher.labels=FILE" if index == 0 else key
+    return f"name its classes, one a line in the order of its outputs: {given}"
 
 
 def _describe(result: dict[str, Any]) -> str:

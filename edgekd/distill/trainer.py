@@ -1,6 +1,7 @@
-"""The training loop: AdamW under a one-cycle learning rate, resumable to the bit.
+"""The training loop: one optimizer over everything a lesson trains, resumable to the bit.
 
-Speed on a CPU comes from channels-last tensors and, where asked, bfloat16 autocast.
+Speed on a CPU comes from channels-last tensors and bfloat16 autocast, where the probe found them faster
+(:mod:`edgekd.distill.probe`), and from targets that are asked for once (:mod:`edgekd.distill.soft_targets`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +18,66 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edgekd.data.batches import augment, batches, steps_per_epoch
 from edgekd.data.dataset import Dataset
+from edgekd.data.mixing import draw_mixing, mix_images, mix_targets
+from edgekd.distill.automatic import WILD, Weighting
+from edgekd.distill.batch import Batch
 from edgekd.distill.checkpoint import Place, load_checkpoint, save_checkpoint
-from edgekd.errors import ModelError
+from edgekd.distill.lesson import Lesson
+from edgekd.distill.processes import Processes
+from edgekd.distill.schedule import learning_rate
+from edgekd.errors import Interrupted, ModelError
 from edgekd.models.spec import call
 from edgekd.models.tensors import ModelSpec
 from edgekd.progress import Listener
 from edgekd.recipe import Augment, Training
 from edgekd.safe import stop
+from edgekd.safe.files import atomic_path
 from edgekd.tasks.classification import top1
 
-Loss = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor], Tensor]
-"""From (inputs, the model's outputs, target class indices) to a scalar."""
-
 _CHECKPOINT = "checkpoint.safetensors"
+BAD_BATCH = "bad_batch.npz"
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _SECONDS_BETWEEN_NEWS = 0.1
 EVALUATION_BATCH = 500
 
 
-def one_cycle(step: int, total: int, peak: float) -> float:
-    """Return the learning rate of ``step``: up to ``peak`` over the first 30 %, then down to almost 0.
+@dataclass(frozen=True)
+class Augmentations:
+    """Which random augmentation an image has in which epoch.
 
-    Both by half a cosine, from ``peak / 25`` and to ``peak / 250,000`` (Smith and Topin, 2018; the
-    shape and defaults of ``torch.optim.lr_scheduler.OneCycleLR``).
+    Attributes:
+        options: What is done.
+        seed: Decides how.
+        keys: How many there are before they come back in turn; ``None``: a new one in every epoch.
     """
-    first, last = peak / 25, peak / 25 / 1e4
-    top = 0.3 * total - 1
-    if step <= top:
-        start, end, share = first, peak, step / top
-    else:
-        start, end, share = peak, last, (step - top) / (total - 1 - top) if total - 1 > top else 1.0
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+    options: Augment
+    seed: int
+    keys: int | None = None
+
+    def key(self, epoch: int) -> int:
+        """Return the key of the augmentations of ``epoch``."""
+        return epoch if self.keys is None else epoch % self.keys
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves beside the weights.
+
+    Attributes:
+        history: One entry per epoch: its mean ``loss``, and top-1 accuracy on the ``validation`` split, of networks beside
+            the first one as ``validation NAME``.
+        weighting: Weights of the terms, and what was measured for them.
+        warnings: What the user should know.
+    """
+
+    history: list[dict[str, float]]
+    weighting: Weighting
+    warnings: tuple[str, ...]
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:
@@ -58,62 +86,231 @@ def step_seed(seed: int, epoch: int, step: int) -> int:
 
 
 def train(
-    model: nn.Module,
-    spec: ModelSpec,
-    data: Dataset,
-    training: Training,
-    augmentation: Augment,
-    loss: Loss,
-    seed: int,
-    folder: Path,
-    listener: Listener,
-) -> list[dict[str, float]]:
-    """Train ``model`` in place, from the checkpoint in ``folder`` if a killed run left one.
+    lesson: Lesson, data: Dataset, training: Training, augmentations: Augmentations, seed: int, folder: Path,
+    listener: Listener, processes: Processes,
+) -> Trained:  # fmt: skip
+    """Train the networks of ``lesson`` in place, from the checkpoint in ``folder`` if a killed run left one.
 
-    Returns one entry per epoch: its mean ``loss``, and top-1 accuracy on the ``validation`` split.
-
-    Ends with the weights of the last epoch, in evaluation mode; choosing the epoch that looks best on
-    a small validation split would mostly choose luck.
+    Ends with the weights of the last epoch, of their average with ``training.ema``, or of the best epoch with
+    ``training.early_stopping``; without it, choosing the epoch that looks best on a small validation split would mostly
+    choose luck. ``training.precision`` and ``training.layout`` must be settled, see :func:`edgekd.distill.probe.settled`.
 
     Raises:
-        ModelError: The loss became NaN or infinite.
+        ModelError: The loss became NaN or infinite; the batch is saved beside the checkpoint.
         Interrupted: A stop signal came; the checkpoint is written.
     """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    checkpoint = folder / _CHECKPOINT
-    place = load_checkpoint(checkpoint, model, optimizer) if checkpoint.is_file() else Place()
-    per_epoch = steps_per_epoch(len(data.splits.train), training.batch_size)
-    total = per_epoch * training.epochs
-    saved = news = time.monotonic()
-    while place.epoch < training.epochs:
-        model.train()
-        for indices in batches(data.splits.train, training.batch_size, seed, place.epoch, place.step):
-            if stop.stop_requested():
-                save_checkpoint(checkpoint, model, optimizer, place)
-                stop.check_stop()
-            value = _step(model, spec, data, training, augmentation, loss, optimizer, seed, place, per_epoch, total, indices)
-            if not math.isfinite(value):
-                raise ModelError(
-                    f"training diverged: the loss is {value} in epoch {place.epoch + 1} of {training.epochs}",
-                    "lower the learning_rate of this training",
-                )
-            place.loss_sum += value
-            place.step += 1
-            now = time.monotonic()
-            if now - news > _SECONDS_BETWEEN_NEWS:
-                listener.stage_advanced(place.epoch * per_epoch + place.step, total, _note(place, training.epochs))
-                news = now
-            if now - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                save_checkpoint(checkpoint, model, optimizer, place)
-                saved = time.monotonic()
-        held_out = data.splits.validation
-        accuracy = top1(predict(model, spec, data, held_out, training.precision), data.labels[held_out]).value
-        place.history.append({"loss": place.loss_sum / per_epoch, "validation": accuracy})
+    return _Run(lesson, data, training, augmentations, seed, folder, listener, processes).train()
+
+
+class _Run:
+    """State of one training: everything a step needs."""
+
+    def __init__(
+        self, lesson: Lesson, data: Dataset, training: Training, augmentations: Augmentations, seed: int, folder: Path,
+        listener: Listener, processes: Processes,
+    ) -> None:  # fmt: skip
+        self.lesson, self.data, self.training, self.augmentations = lesson, data, training, augmentations
+        self.seed, self.folder, self.listener, self.processes = seed, folder, listener, processes
+        if training.layout == "channels_last":
+            lesson.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if training.compile:
+            lesson.compile_networks()
+        lesson.to(processes.device)
+        self.averages = _averages(lesson, training.ema)
+        learned = [each for each in lesson.parameters() if each.requires_grad]
+        optimizer = _optimizer(learned, training)
+        self.place, self.best = Place(), dict[str, Tensor]()
+        self.per_epoch = steps_per_epoch(len(data.splits.train), training.batch_size)
+        self.total = self.per_epoch * training.epochs
+        self.weighting = lesson.weighting()
+        self.weighting.steps = self.total
+        if (folder / _CHECKPOINT).is_file():
+            self._resume(optimizer)
+        self.wrapped, self.optimizer = processes.prepare(lesson, optimizer)
+        self.saved = self.news = time.monotonic()
+
+    def train(self) -> Trained:
+        while self.place.epoch < self.training.epochs and not self._waited_enough():
+            self.wrapped.train()
+            self.lesson.train()
+            order = batches(self.data.splits.train, self.training.batch_size, self.seed, self.place.epoch, self.place.step)
+            for indices in order:
+                self._stop_if_asked()
+                self.place.loss_sum += self._step(indices)
+                self.place.step += 1
+                self._tell_and_save()
+            self._end_epoch()
+        if self.best:
+            self.lesson.load_state_dict(self.best)
+        elif self.averages is not None:
+            for name, average in self.averages.items():
+                self.lesson.networks[name].load_state_dict(average.module.state_dict())
+        self.lesson.close()
+        self.lesson.to("cpu").eval()
+        self.listener.stage_advanced(self.total, self.total, self._note())
+        return Trained(self.place.history, self.weighting, self._warnings())
+
+    def _step(self, indices: NDArray[np.int64]) -> float:
+        place, training = self.place, self.training
+        torch.manual_seed(step_seed(self.seed, place.epoch, place.step))
+        at = place.epoch * self.per_epoch + place.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(training.schedule, at, self.total, training.learning_rate)
+        batch = self._batch(indices, at)
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            values, reaches = self.wrapped(batch)
+        if self.weighting.due(at):
+            self._measure(values, reaches)
+        result = self.weighting.total(values, at / self.total)
+        value = result.item()
+        if self.processes.count > 1:
+            value = self.processes.sum(value)[0] / self.processes.count
+        if not math.isfinite(value):
+            self._diverged(batch, values)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.processes.backward(result)
+        if training.clip_norm is not None:
+            self.processes.clip_grad_norm(self.lesson.parameters(), training.clip_norm)
+        self.optimizer.step()
+        if self.averages is not None:
+            for name, average in self.averages.items():
+                average.update_parameters(self.lesson.networks[name])
+        self.lesson.after_step()
+        return value
+
+    def _batch(self, indices: NDArray[np.int64], at: int) -> Batch:
+        data, place, device = self.data, self.place, self.processes.device
+        share = self.processes.share(indices)
+        labels = data.labels[indices]
+        key = self.augmentations.key(place.epoch)
+        arrays = self._augmented(share, key)
+        target = torch.from_numpy(labels)
+        image = arrays.get("image")
+        if image is not None and image.ndim == 4:
+            mixing = draw_mixing(
+                len(indices), image.shape[2:], self.training.mixup, self.training.cutmix, self.seed, place.epoch, place.step
+            )
+            if mixing is not None:
+                partners = self._augmented(self.processes.share(indices[mixing.partner]), key)["image"]
+                arrays["image"] = mix_images(image, partners, mixing)
+                target = torch.from_numpy(mix_targets(labels, mixing, len(data.classes)))
+        inputs = tensors(arrays, self.training.layout, device)
+        return Batch(indices, place.epoch, at / self.total, key, inputs, target.to(device))
+
+    def _augmented(self, indices: NDArray[np.int64], key: int) -> dict[str, NDArray[Any]]:
+        arrays = self.data.batch(indices)
+        if self.data.kind == "image":
+            arrays["image"] = augment(arrays["image"], indices, self.augmentations.options, self.augmentations.seed, key)
+        return arrays
+
+    def _measure(self, values: Mapping[str, Tensor], reaches: Mapping[str, Tensor]) -> None:
+        found = self.weighting.measure(values, reaches)
+        if self.processes.count > 1 and found:
+            sums = self.processes.sum(*found.values())
+            found = {name: value / self.processes.count for name, value in zip(found, sums, strict=True)}
+        self.weighting.learn(found)
+
+    def _diverged(self, batch: Batch, values: Mapping[str, Tensor]) -> None:
+        guilty = [name.replace("_", "-") for name, value in values.items() if not bool(torch.isfinite(value))]
+        path = self.folder / BAD_BATCH
+        if self.processes.is_main:
+            arrays = {f"input_{name}": each.float().cpu().numpy() for name, each in batch.inputs.items()}
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, indices=batch.indices, target=batch.target.cpu().numpy(), **arrays)  # type: ignore[arg-type]
+        what = f"{' and '.join(guilty)} became NaN or infinite" if guilty else "the loss became NaN or infinite"
+        raise ModelError(
+            f"training diverged: {what} in epoch {self.place.epoch + 1} of {self.training.epochs}, step {self.place.step + 1}; "
+            f"the batch is saved in {path}",
+            "lower the learning_rate of this training, or set its clip_norm",
+        )
+
+    def _stop_if_asked(self) -> None:
+        asked = stop.stop_requested()
+        if self.processes.count > 1:  # all stop at one step, or those that go on would wait for the others for ever
+            asked = self.processes.sum(float(asked))[0] > 0
+        if asked:
+            self._save()
+            stop.check_stop()
+            raise Interrupted("stopped with the other processes; what is done so far is saved")
+
+    def _tell_and_save(self) -> None:
+        now = time.monotonic()
+        if now - self.news > _SECONDS_BETWEEN_NEWS:
+            self.listener.stage_advanced(self.place.epoch * self.per_epoch + self.place.step, self.total, self._note())
+            self.news = now
+        if now - self.saved > _SECONDS_BETWEEN_CHECKPOINTS:
+            self._save()
+            self.saved = time.monotonic()
+
+    def _end_epoch(self) -> None:
+        place, held_out = self.place, self.data.splits.validation
+        entry = {"loss": place.loss_sum / self.per_epoch}
+        for index, (name, network) in enumerate(self.lesson.networks.items()):
+            judged = self.averages[name].module if self.averages is not None else network
+            logits = predict(
+                judged, self.lesson.specs[name], self.data, held_out, self.training.precision, self.processes.device
+            )
+            entry["validation" if index == 0 else f"validation {name}"] = top1(logits, self.data.labels[held_out]).value
+        place.history.append(entry)
         place.epoch, place.step, place.loss_sum = place.epoch + 1, 0, 0.0
-    listener.stage_advanced(total, total, _note(place, training.epochs))
-    model.eval()
-    return place.history
+        if self.training.early_stopping is not None:
+            reached = max(value for name, value in entry.items() if name != "loss")
+            if place.best is None or reached > place.best[0]:
+                place.best = (reached, place.epoch)
+                self.best = {name: each.detach().clone() for name, each in self.lesson.state_dict().items()}
+                for name, average in (self.averages or {}).items():
+                    self.best |= {f"networks.{name}.{key}": each.clone() for key, each in average.module.state_dict().items()}
+
+    def _waited_enough(self) -> bool:
+        patience, best = self.training.early_stopping, self.place.best
+        return patience is not None and best is not None and self.place.epoch - best[1] >= patience
+
+    def _save(self) -> None:
+        if not self.processes.is_main:
+            return
+        groups = {"lesson": self.lesson.state_dict(), "best": self.best}
+        for name, average in (self.averages or {}).items():
+            groups[f"average {name}"] = average.state_dict()
+        self.place.weighting = self.weighting.to_json()
+        save_checkpoint(self.folder / _CHECKPOINT, groups, self.optimizer, self.place)
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+        self.place, groups = load_checkpoint(self.folder / _CHECKPOINT, optimizer)
+        self.lesson.load_state_dict(groups["lesson"], strict=True)
+        self.best = groups.get("best", {})
+        for name, average in (self.averages or {}).items():
+            average.load_state_dict(groups[f"average {name}"], strict=True)
+        self.weighting.restore(self.place.weighting)
+
+    def _note(self) -> str:
+        known = f", validation {self.place.history[-1]['validation']:.1%}" if self.place.history else ""
+        return f"epoch {min(self.place.epoch + 1, self.training.epochs)}/{self.training.epochs}{known}"
+
+    def _warnings(self) -> tuple[str, ...]:
+        told = []
+        for name, ratio in self.weighting.ratios.items():
+            given = self.weighting.given[name]
+            if given is not None and given > 0 and not 1 / WILD < given * ratio < WILD:
+                told.append(
+                    f"{name} of weight {given:g} has a gradient {given * ratio:.2g} times that of cross-entropy; "
+                    f"a weight of {self.weighting.targets.get(name, 1.0) / ratio:.2g} would balance them"
+                )
+        return tuple(told)
+
+
+def _optimizer(learned: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(
+            learned, lr=training.learning_rate, momentum=0.9, nesterov=True, weight_decay=training.weight_decay
+        )
+    return torch.optim.AdamW(learned, lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+def _averages(lesson: Lesson, decay: float) -> dict[str, AveragedModel] | None:
+    if not decay:
+        return None
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return {name: AveragedModel(network, multi_avg_fn=average, use_buffers=True) for name, network in lesson.networks.items()}
 
 
 def clear_checkpoint(folder: Path) -> None:
@@ -121,44 +318,25 @@ def clear_checkpoint(folder: Path) -> None:
     (folder / _CHECKPOINT).unlink(missing_ok=True)
 
 
-def _step(
-    model: nn.Module, spec: ModelSpec, data: Dataset, training: Training, augmentation: Augment, loss: Loss,
-    optimizer: torch.optim.Optimizer, seed: int, place: Place, per_epoch: int, total: int, indices: NDArray[np.int64],
-) -> float:  # fmt: skip
-    torch.manual_seed(step_seed(seed, place.epoch, place.step))
-    for group in optimizer.param_groups:
-        group["lr"] = one_cycle(place.epoch * per_epoch + place.step, total, training.learning_rate)
-    arrays = data.batch(indices)
-    if data.kind == "image":
-        arrays["image"] = augment(arrays["image"], indices, augmentation, seed, place.epoch)
-    inputs = tensors(arrays)
-    target = torch.from_numpy(data.labels[indices])
-    with torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16"):
-        result = loss(inputs, call(model, spec, inputs), target)
-    optimizer.zero_grad(set_to_none=True)
-    result.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return result.item()
-
-
-def tensors(arrays: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """Return a batch as tensors, images in channels-last memory, which convolutions are fastest on."""
-    made = {name: torch.from_numpy(array) for name, array in arrays.items()}
+def tensors(
+    arrays: dict[str, NDArray[Any]], layout: str = "channels_last", device: torch.device | None = None
+) -> dict[str, Tensor]:
+    """Return a batch as tensors, images in the layout asked for."""
+    made = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    if layout != "channels_last":
+        return made
     return {name: each.contiguous(memory_format=torch.channels_last) if each.ndim == 4 else each for name, each in made.items()}
 
 
-def _note(place: Place, epochs: int) -> str:
-    known = f", validation {place.history[-1]['validation']:.1%}" if place.history else ""
-    return f"epoch {min(place.epoch + 1, epochs)}/{epochs}{known}"
-
-
 def predict(
-    model: nn.Module, spec: ModelSpec, data: Dataset, indices: NDArray[np.int64], precision: str = "fp32"
-) -> NDArray[np.float32]:
+    model: nn.Module, spec: ModelSpec, data: Dataset, indices: NDArray[np.int64], precision: str = "fp32",
+    device: torch.device | None = None,
+) -> NDArray[np.float32]:  # fmt: skip
     """Return the logits of ``model`` in evaluation mode: ``float32 [len(indices), classes]``."""
     model.eval()
     rows = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+    kind = device.type if device is not None else "cpu"
+    with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
         for arrays in data.batches(indices, EVALUATION_BATCH):
-            rows.append(call(model, spec, tensors(arrays))[spec.outputs[0].name].float().numpy())
+            rows.append(call(model, spec, tensors(arrays, device=device))[spec.outputs[0].name].float().cpu().numpy())
     return np.concatenate(rows)

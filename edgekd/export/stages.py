@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts import Artifact, file_name
-from edgekd.distill.stages import TrainedModel
+from edgekd.distill.training_stage import TrainedModel
 from edgekd.recipe import ArtifactName, Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.workspace import Workspace

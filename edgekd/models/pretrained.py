@@ -60,6 +60,21 @@ def open_pretrained(
         yield _module(member, specs, labels)
 
 
+def open_untrained(member: TeacherMember, specs: tuple[TensorSpec, ...], labels: tuple[str, ...]) -> Opened:
+    """Open a teacher of PyTorch with fresh weights, for what its architecture tells: only its configuration is read.
+
+    Args:
+        member: The recipe's words for it.
+        specs: What the student takes.
+        labels: Class names of the teacher's outputs where it does not tell them.
+
+    Raises:
+        ModelError: Its configuration cannot be loaded, or does not fit the data.
+    """
+    spec = classifier(member.model, specs, labels, member.arguments)
+    return _runnable(member, spec, *_network(member, spec, trained=False))
+
+
 @contextmanager
 def _black_box(member: TeacherMember, log: Path, allow_code: bool) -> Iterator[Opened]:
     kind = kind_of(member.model)
@@ -140,28 +155,36 @@ def _padded(values: Tensor, batch: int | None) -> Tensor:
 
 
 def _module(member: TeacherMember, specs: tuple[TensorSpec, ...], labels: tuple[str, ...]) -> Opened:
-    kind = kind_of(member.model)
-    if kind == "zoo" and member.weights is None:
+    if kind_of(member.model) == "zoo" and member.weights is None:
         raise UsageError(
             f"{member.model} comes without weights, so it cannot teach as it is",
             "name a file of them as teacher.weights, or leave out teacher.trained and it is trained here",
         )
     spec = classifier(member.model, specs, labels, member.arguments)
-    described = Described(member.model, [{"name": each.name, "shape": list(each.shape), "dtype": each.dtype, "scale": None}
-                                         for each in specs], [{"name": "logits"}])  # fmt: skip
-    if kind == "hf":
-        module, described = _transformers(spec, described)
-    elif kind == "timm":
-        module, described = _timm(member, spec, described)
-    elif kind == "torchvision":
-        module, described = _torchvision(member, spec, described)
-    else:
-        module = build(spec)
+    module, described = _network(member, spec, trained=True)
     if member.weights is not None:
         from edgekd.safe.weights import load_into, read_weights
 
         path = Path(member.weights).expanduser()
         load_into(module, read_weights(path), str(path))
+    return _runnable(member, spec, module, described)
+
+
+def _network(member: TeacherMember, spec: ModelSpec, trained: bool) -> tuple[nn.Module, Described]:
+    """Return a network and what it tells of itself; weights that come with it are loaded where it is to be ``trained``."""
+    inputs = [{"name": each.name, "shape": list(each.shape), "dtype": each.dtype, "scale": None} for each in spec.inputs]
+    described = Described(spec.reference, inputs, [{"name": "logits"}])
+    kind = kind_of(spec.reference)
+    if kind == "hf":
+        return _transformers(spec, described, trained)
+    if kind == "timm" and member.weights is None:
+        return _timm(spec, described, trained)
+    if kind == "torchvision" and member.weights is None:
+        return _torchvision(spec, described, trained)
+    return build(spec), described
+
+
+def _runnable(member: TeacherMember, spec: ModelSpec, module: nn.Module, described: Described) -> Opened:
     module.eval()
     order = [each["name"] for each in described.inputs]
 
@@ -171,7 +194,7 @@ def _module(member: TeacherMember, specs: tuple[TensorSpec, ...], labels: tuple[
             with torch.no_grad():
                 return _named_outputs(module(*part))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if kind == "python":
+            if kind_of(member.model) == "python":
                 raise  # the user's own code: its traceback tells where
             raise _failed(member.model, part, error) from None
 
@@ -186,11 +209,16 @@ def _cost(module: nn.Module, spec: ModelSpec) -> Cost:
         return Cost(params, None, sum(each.numel() * each.element_size() for each in module.state_dict().values()))
 
 
-def _transformers(spec: ModelSpec, described: Described) -> tuple[nn.Module, Described]:
+def _transformers(spec: ModelSpec, described: Described, trained: bool) -> tuple[nn.Module, Described]:
+    from transformers import AutoConfig
+
     head = builders.transformers_class(spec)
     name = name_of(spec.reference)
     try:
-        model = head.from_pretrained(name, trust_remote_code=False, **spec.arguments)
+        if trained:
+            model = head.from_pretrained(name, trust_remote_code=False, **spec.arguments)
+        else:
+            model = head.from_config(AutoConfig.from_pretrained(name, trust_remote_code=False, **spec.arguments))
     except Exception as error:  # torn files and odd configurations raise what they happen to
         raise builders.hub_error(spec.reference, error) from error
     config = model.config
@@ -236,13 +264,11 @@ def _processor(name: str) -> dict[str, Any]:
     return told
 
 
-def _timm(member: TeacherMember, spec: ModelSpec, described: Described) -> tuple[nn.Module, Described]:
-    if member.weights is not None:
-        return build(spec), described
+def _timm(spec: ModelSpec, described: Described, trained: bool) -> tuple[nn.Module, Described]:
     import timm
 
     try:
-        model = timm.create_model(name_of(spec.reference), pretrained=True, **spec.arguments)
+        model = timm.create_model(name_of(spec.reference), pretrained=trained, **spec.arguments)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise builders.hub_error(spec.reference, error) from error
     told = timm.data.resolve_model_data_config(model)
@@ -252,15 +278,13 @@ def _timm(member: TeacherMember, spec: ModelSpec, described: Described) -> tuple
                           value_range=(0.0, 1.0))  # fmt: skip
 
 
-def _torchvision(member: TeacherMember, spec: ModelSpec, described: Described) -> tuple[nn.Module, Described]:
-    if member.weights is not None:
-        return build(spec), described
+def _torchvision(spec: ModelSpec, described: Described, trained: bool) -> tuple[nn.Module, Described]:
     import torchvision
 
     name = name_of(spec.reference)
     try:
         weights = torchvision.models.get_model_weights(name).DEFAULT
-        model = torchvision.models.get_model(name, weights=weights, **spec.arguments)
+        model = torchvision.models.get_model(name, weights=weights if trained else None, **spec.arguments)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise builders.hub_error(spec.reference, error) from error
     told = weights.transforms()

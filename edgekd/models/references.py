@@ -9,6 +9,7 @@
     timm:NAME  torchvision:NAME         image classification
     pt2:FILE                            saved by torch.export.save
     onnx:FILE  keras:FILE_OR_DIR  tflite:FILE    black boxes: teachers by their outputs alone
+    store:FOLDER                        a teacher of whom there is nothing but its outputs, kept by `edgekd teach`
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ KINDS: dict[str, Kind] = {
     "tflite": Kind(
         "tflite:FILE", "a black box, in LiteRT", False, True, False, True, {"ai_edge_litert": "'edgekd[tflite]'"}
     ),
+    "store": Kind("store:FOLDER", "outputs on this data, kept by `edgekd teach`", False, True, False, True, {}),
 }  # fmt: skip
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -142,6 +144,8 @@ def check_available(reference: str, weights: str | None, role: str, labels: str 
         )
     if kind.is_path:
         _check_exists(model_path(reference), role)
+    if kind is KINDS["store"]:
+        return  # its weights and labels were needed when it was filled
     if labels is not None:
         _check_exists(Path(os.path.expanduser(labels)), f"{role} labels")  # noqa: PTH111 - Path.expanduser raises
     if weights is not None:

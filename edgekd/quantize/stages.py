@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekd.artifacts import Artifact, file_name
 from edgekd.data.dataset import Dataset
-from edgekd.distill.stages import TrainedModel
+from edgekd.distill.training_stage import TrainedModel
 from edgekd.export.stages import describe_size
 from edgekd.quantize.calibration import activation_ranges, calibration_indices
 from edgekd.recipe import ArtifactName, Recipe

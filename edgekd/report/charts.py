@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from edgekd.report.report import Report
 from edgekd.report.rows import milliseconds
 from edgekd.tasks.classification import Metric
 
-_COLORS = {"teacher": "#6b7280", "onnx": "#2563eb", "tflite": "#d97706"}
+_COLORS = {"teacher": "#6b7280", "onnx": "#2563eb", "tflite": "#d97706", "control": "#059669", "peer": "#93c5fd"}
 _MARKERS = {"fp32": "o", "fp16": "s", "int8": "D"}
 
 
 def size_accuracy_latency(report: Report) -> str:
-    """Return an SVG: accuracy with its interval over size, and latency beside it, every artifact and the teacher."""
+    """Return an SVG: accuracy with its interval over size, and latency beside it, every artifact, teacher and control."""
     figure, (left, right) = _figure(2, (9.6, 3.9))
-    _point(left, report.teacher.cost.size_bytes / 1024, report.teacher.metric, _COLORS["teacher"], "*", "teacher (PyTorch)")
+    teacher, control = report.teacher, report.control
+    if teacher is not None:
+        _point(left, teacher.cost.size_bytes / 1024, teacher.metric, _COLORS["teacher"], "*", "teacher (PyTorch)")
+    if control is not None:
+        kibibytes = report.student.cost.size_bytes / 1024
+        _point(left, kibibytes, control.metric, _COLORS["control"], "X", "student alone (PyTorch)")
     for each in report.artifacts:
         artifact = each.verified.artifact
         color, marker = _COLORS[artifact.format], _MARKERS[artifact.precision]
@@ -48,16 +54,29 @@ def size_accuracy_latency(report: Report) -> str:
 
 
 def training_curves(report: Report) -> str:
-    """Return an SVG: validation accuracy over the epochs of teacher and student."""
+    """Return an SVG: validation accuracy over the epochs of teacher, student, its peers and the student alone."""
     figure, (axis,) = _figure(1, (9.6, 2.6))
-    for model, color, label in ((report.teacher, _COLORS["teacher"], "teacher"), (report.student, _COLORS["onnx"], "student")):
-        values = [100 * each["validation"] for each in model.history]
-        if not values:  # trained elsewhere
-            continue
-        axis.plot(range(1, len(values) + 1), values, color=color, label=label, marker="o" if len(values) < 10 else None)
+    for label, color, values in _curves(report):
+        percents = [100 * each for each in values]
+        axis.plot(range(1, len(values) + 1), percents, color=color, label=label, marker="o" if len(values) < 10 else None)
     axis.set(xlabel="epoch", ylabel="validation top-1 in %", title="Training")
     axis.legend(fontsize=8, frameon=False, loc="lower right")
     return _svg(figure)
+
+
+def _curves(report: Report) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield name, colour and validation accuracy per epoch of every network that was trained here."""
+    if report.teacher is not None and report.teacher.history:
+        yield "teacher", _COLORS["teacher"], [each["validation"] for each in report.teacher.history]
+    history = report.student.history
+    keys = [key for key in history[0] if key.partition(" ")[0] == "validation"]
+    for key in sorted(keys, key=lambda each: each != "validation"):
+        name = key.removeprefix("validation").strip() or "student"
+        is_kept = len(keys) == 1 or name == report.student.facts["kept"]
+        label = f"{name} (kept)" if is_kept and len(keys) > 1 else name
+        yield label, _COLORS["onnx" if is_kept else "peer"], [each[key] for each in history]
+    if report.control is not None and report.control.history:
+        yield "student alone", _COLORS["control"], [each["validation"] for each in report.control.history]
 
 
 def _figure(columns: int, size: tuple[float, float]) -> tuple[Any, Any]:

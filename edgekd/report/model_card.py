@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgekd import __version__
+from edgekd.distill.control import verdict
+from edgekd.report.distillation import PAIRED, pins, sentence, taught_by
 from edgekd.report.report import MeasuredArtifact, Report
 from edgekd.report.rows import HEADINGS, percent, table_rows
 
@@ -19,7 +21,7 @@ _LIMITS = {
 
 def model_card(report: Report) -> str:
     """Return the model card as Markdown."""
-    recipe, student, teacher = report.recipe, report.student, report.teacher
+    recipe, student = report.recipe, report.student
     labels = student.spec.outputs[0].labels or ()
     shown = ", ".join(labels[:20]) + (f", and {len(labels) - 20} more (labels.txt has all)" if len(labels) > 20 else "")
     table = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
@@ -29,11 +31,12 @@ def model_card(report: Report) -> str:
     missed = [f"- **{gate.name}**: {gate.value:.4g}, promised {gate.limit:.4g}" for gate in report.gates if not gate.passed]
     return "\n".join([
         f"# {recipe.name}", "",
-        f"{student.name}, distilled from {teacher.name}, for {recipe.task} "
+        f"{student.name}, {taught_by(report.teacher, student.facts)}, for {recipe.task} "
         f"in {len(labels)} classes: {shown}.",
         "", "## Files", "", *table, "",
         f"Top-1 accuracy on the {report.counts['test']:,} {samples} of the test split, with the 95 % Wilson interval. "
         "Agrees: share of them with the PyTorch student's class. Latency: measured on the machine that made the files.",
+        "", "## Training", "", *_training(report),
         "", "## Input and output", "", *[line for each in report.artifacts for line in _contract(each)],
         "", "## Gates", "", *(missed or ["Every gate of the recipe was passed."]),
         "", "## Data and limits", "",
@@ -41,6 +44,16 @@ def model_card(report: Report) -> str:
         f"The accuracy holds for {_LIMITS[meaning]}.",
         "", f"Made by edgekd {__version__}; `recipe.yaml` beside this file makes it again.", "",
     ])  # fmt: skip
+
+
+def _training(report: Report) -> list[str]:
+    facts, pinned = report.student.facts, pins(report.recipe, report.student.facts)
+    lines = [sentence(facts)]
+    if report.control is not None:
+        lines += ["", f"Compared with the same student trained alone for as long, {verdict(report.control)}. {PAIRED}"]
+    if pinned:
+        lines += ["", f"To fix what this run chose by itself: `{pinned}`"]
+    return lines
 
 
 def _contract(each: MeasuredArtifact) -> list[str]:

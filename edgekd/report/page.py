@@ -6,8 +6,10 @@ import shlex
 from typing import Any
 
 from edgekd import __version__
+from edgekd.distill.control import verdict
 from edgekd.recipe_file import dump_recipe
 from edgekd.report.charts import size_accuracy_latency, training_curves
+from edgekd.report.distillation import PAIRED, circumstances, pins, taught_by, term_table
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, table_rows
 
@@ -20,6 +22,7 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
     templates = Environment(
         loader=PackageLoader("edgekd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    facts = report.student.facts
     charts = [Markup(size_accuracy_latency(report)), Markup(training_curves(report))]
     return templates.get_template("report.html.j2").render(
         report=report,
@@ -27,6 +30,13 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         version=__version__,
         headings=HEADINGS,
         rows=table_rows(report),
+        taught=taught_by(report.teacher, facts),
+        terms=term_table(facts),
+        circumstances=circumstances(report.recipe, facts),
+        warnings=facts["warnings"],
+        pinned=pins(report.recipe, facts),
+        verdict=verdict(report.control) if report.control is not None else None,
+        paired=PAIRED,
         charts=charts,
         recipe=dump_recipe(report.recipe),
         command=f"edgekd compress recipe.yaml --out {shlex.quote(report.folder.name or 'out')}",

@@ -11,8 +11,9 @@ from edgekd import __version__
 from edgekd.artifacts import file_name
 from edgekd.benchmark.stages import Latency
 from edgekd.data.dataset import Dataset
-from edgekd.distill.stages import TrainedModel
+from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
+from edgekd.distill.training_stage import TrainedModel
 from edgekd.recipe import ArtifactName, Recipe
 from edgekd.recipe_file import dump_recipe
 from edgekd.report.model_card import model_card
@@ -25,8 +26,9 @@ from edgekd.workspace import Workspace
 
 
 def publish(
-    recipe: Recipe, data: Dataset, teacher: Teacher, student: TrainedModel, verified: dict[ArtifactName, Verified],
-    gates: list[Gate], latency: dict[ArtifactName, Latency], threads: int, workspace: Workspace,
+    recipe: Recipe, data: Dataset, teacher: Teacher | None, student: TrainedModel, verified: dict[ArtifactName, Verified],
+    gates: list[Gate], latency: dict[ArtifactName, Latency], threads: int, workspace: Workspace, *,
+    control: Control | None = None,
 ) -> Report:  # fmt: skip
     """Write artifacts, labels, reports and manifest to the run folder; remove what an earlier run left there.
 
@@ -41,8 +43,10 @@ def publish(
     report = Report(
         recipe, folder, teacher, student, measured, tuple(gates),
         {"train": len(data.splits.train), "validation": len(data.splits.validation), "test": len(data.splits.test)},
-        threads, tuple(workspace.redone),
+        threads, tuple(workspace.redone), control,
     )  # fmt: skip
+    if workspace.follows:
+        return report  # the main process writes
     before = _listed(folder / "manifest.json")
     for each in measured:
         write_bytes(folder / each.relative_path, each.verified.artifact.path.read_bytes())

@@ -11,9 +11,11 @@ from edgekd import __version__
 from edgekd.artifacts import file_name
 from edgekd.benchmark.stages import Latency
 from edgekd.devices.profiles import usable_cores
-from edgekd.distill.stages import TrainedModel
+from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
+from edgekd.distill.training_stage import TrainedModel
 from edgekd.recipe import ArtifactName, Recipe
+from edgekd.report.distillation import method
 from edgekd.tasks.classification import Metric
 from edgekd.verify import Gate, Verified
 from edgekd.versions import library_versions, source_digest
@@ -55,23 +57,26 @@ class Report:
     Attributes:
         recipe: What was asked for.
         folder: The run folder.
-        teacher, student: The two networks.
+        teacher: What the student imitated; ``None`` where peers or the student itself taught.
+        student: The network in the files.
         artifacts: Every file, in the order of the recipe.
         gates: Every promise, kept or not.
         counts: Images in the train, validation and test splits.
         threads: CPU threads that training used.
         redone: Stages that did their work in this run; the others were replayed.
+        control: The student trained alone, if the recipe asked for it.
     """
 
     recipe: Recipe
     folder: Path
-    teacher: Teacher
+    teacher: Teacher | None
     student: TrainedModel
     artifacts: tuple[MeasuredArtifact, ...]
     gates: tuple[Gate, ...]
     counts: dict[str, int]
     threads: int
     redone: tuple[str, ...]
+    control: Control | None
 
     @property
     def ok(self) -> bool:
@@ -83,6 +88,11 @@ class Report:
         """The page for people."""
         return self.folder / "report.html"
 
+    @property
+    def reference_bytes(self) -> int:
+        """What ratios of size are to: the teacher's float32 size, or without one the student's own."""
+        return (self.student if self.teacher is None else self.teacher).cost.size_bytes
+
     def path(self, name: ArtifactName) -> Path:
         """Return where the file of artifact ``name`` is.
 
@@ -93,28 +103,19 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``report.json`` has it."""
-        teacher, student = _network(self.teacher), _network(self.student)
-        teacher["validation"] = self.teacher.checked
-        teacher["members"] = [
-            {
-                "model": each.source.model,
-                "weight": each.source.weight,
-                "trained_here": each.adapter is None,
-                "notes": list(each.notes),
-            }
-            for each in self.teacher.members
-        ]
-        teacher["combine"] = self.teacher.combine if self.recipe.teacher.ensemble else None
-        student["method"] = "kd"
-        student["compression_ratio"] = self.teacher.cost.size_bytes / self.student.cost.size_bytes
+        student = _network(self.student)
+        student["method"] = method(self.teacher, self.student.facts)
+        student["compression_ratio"] = self.reference_bytes / self.student.cost.size_bytes
         return {
             "schema": SCHEMA,
             "status": "ok" if self.ok else "gate-missed",
             "name": self.recipe.name,
             "task": self.recipe.task,
             "seed": self.recipe.seed,
-            "teacher": teacher,
+            "teacher": None if self.teacher is None else _teacher(self.teacher),
             "student": student,
+            "distillation": self.student.facts,
+            "control": None if self.control is None else _control(self.control),
             "artifacts": [_artifact(each) for each in self.artifacts],
             "gates": [
                 {"name": gate.name, "artifact": gate.artifact, "limit": gate.limit, "value": gate.value, "passed": gate.passed}
@@ -142,6 +143,27 @@ def _network(model: TrainedModel | Teacher) -> dict[str, Any]:
     return {
         "name": model.name, "params": model.cost.params, "macs": model.cost.macs,
         "size_bytes": model.cost.size_bytes, "metric": _metric(model.metric),
+    }  # fmt: skip
+
+
+def _teacher(teacher: Teacher) -> dict[str, Any]:
+    members = [
+        {
+            "model": each.source.model,
+            "weight": each.source.weight,
+            "trained_here": each.spec is not None,
+            "notes": list(each.notes),
+        }
+        for each in teacher.members
+    ]
+    combined = teacher.combine if len(members) > 1 else None
+    return {**_network(teacher), "validation": teacher.checked, "members": members, "combine": combined}
+
+
+def _control(control: Control) -> dict[str, Any]:
+    return {
+        "metric": _metric(control.metric), "gain": control.gain, "ci95": list(control.ci95),
+        "discordant": list(control.discordant),
     }  # fmt: skip
 
 

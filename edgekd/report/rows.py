@@ -20,21 +20,25 @@ class Row:
 
 
 def table_rows(report: Report) -> list[Row]:
-    """Return a row for the teacher, the student and every artifact. Ratios are to the teacher's float32 size."""
-    teacher, student = report.teacher, report.student
-    rows = [
-        Row((f"teacher {teacher.name}", size(teacher.cost.size_bytes), "1.0x", percent(teacher.metric), "", "", "")),
-        Row((
-            f"student {student.name}", size(student.cost.size_bytes),
-            f"{teacher.cost.size_bytes / student.cost.size_bytes:.1f}x", percent(student.metric), "100.0 %", "", "",
-        )),
-    ]  # fmt: skip
+    """Return a row for the teacher and the control, where there are some, the student and every artifact.
+
+    Ratios are to the teacher's float32 size, or without one to the student's.
+    """
+    teacher, student, control = report.teacher, report.student, report.control
+    rows = []
+    if teacher is not None:
+        cells = (f"teacher {teacher.name}", size(teacher.cost.size_bytes), "1.0x", percent(teacher.metric), "", "", "")
+        rows.append(Row(cells))
+    sizes = size(student.cost.size_bytes), f"{report.reference_bytes / student.cost.size_bytes:.1f}x"
+    rows.append(Row((f"student {student.name}", *sizes, percent(student.metric), "100.0 %", "", "")))
+    if control is not None:
+        rows.append(Row(("student alone", *sizes, percent(control.metric), "", "", "")))
     for each in report.artifacts:
         latency = [milliseconds(each.latency[target]["p50_ms"]) if target in each.latency else ""
                    for target in ("host:1", "host:all")]  # fmt: skip
         rows.append(
             Row((
-                file_name(each.name), size(each.size_bytes), f"{teacher.cost.size_bytes / each.size_bytes:.1f}x",
+                file_name(each.name), size(each.size_bytes), f"{report.reference_bytes / each.size_bytes:.1f}x",
                 percent(each.verified.metric), f"{100 * each.verified.parity.agreement:.1f} %", *latency,
             ), each.folder == "rejected")
         )  # fmt: skip

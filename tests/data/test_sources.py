@@ -15,7 +15,7 @@ from scipy.io import wavfile
 from edgekd.cli import main
 from edgekd.data.sources import SOURCES, check_source, source_module
 from edgekd.recipe import Data
-from tests.data.loading import preview
+from tests.data.loading import load, preview
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,34 @@ def test_the_plan_shows_classes_counts_and_three_samples_of_every_kind(
         if source != "digits":
             assert (len(found["classes"]), found["counts"]) == (2, [6, 6]), source
     assert "from the code of mine.py, which ran for this plan" in out
+
+
+def test_the_shape_that_the_plan_tells_is_that_of_the_data_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"max_tokens": 8, "seconds": 0.5, "image_size": None}
+    for index, source in enumerate(_make_all(tmp_path)):
+        shape = load(source, tmp_path / f"out{index}", **options).inputs[0].shape
+        found = preview(source, **options)
+        assert found.shape == (shape if found.kind != "image" else (*shape[1:], shape[0])), source
+        assert found.sample_rate == (8000 if found.kind == "waveform" else None)
+    assert preview("folder:images", image_size=6).shape == (6, 6, 1)
+    assert (found := preview("audio-folder:sounds", sample_rate=4000, seconds=0.25)).shape == (1000,)
+    assert found.sample_rate == 4000
+
+
+def test_a_shape_that_a_look_cannot_tell_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _make_all(tmp_path)
+    Image.new("L", (9, 8)).save(tmp_path / "images" / "a" / "0.png")
+    wavfile.write(tmp_path / "sounds" / "a" / "0.wav", 16000, np.arange(8000, dtype=np.int16))
+    assert preview("folder:images").shape is None
+    assert preview("folder:images", image_size=6).shape == (6, 6, 1)
+    assert (preview("audio-folder:sounds").shape, preview("audio-folder:sounds").sample_rate) == (None, None)
+    for path in (tmp_path / "images").rglob("*.png"):
+        path.write_bytes(b"")
+    assert preview("folder:images", image_size=6).shape is None
 
 
 def test_plans_import_nothing_heavy(tmp_path: Path) -> None:

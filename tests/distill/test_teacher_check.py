@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 
 from edgekd.data.dataset import Dataset, Raw
@@ -34,6 +36,7 @@ class _Heard(Silent):
         self.warnings: list[str] = []
         self.results: list[str] = []
         self.reused: list[bool] = []
+        self.found: dict[str, Any] = {}
 
     def warned(self, message: str) -> None:
         self.warnings.append(message)
@@ -52,14 +55,21 @@ def _right(data: Dataset, share: float, seed: int = 0) -> NDArray[np.float32]:
     return np.eye(10, dtype=np.float32)[guesses] * 4
 
 
-def _check(data: Dataset, logits: NDArray[np.float32], folder: Path, options: dict[str, object] | None = None) -> _Heard:
-    (folder / "member").mkdir(parents=True, exist_ok=True)
-    np.save(folder / "member" / VALIDATION_LOGITS, logits)
-    member = Member(TeacherMember(), None, None, None, folder / "member", "digest", Cost(None, None, 1), ())
-    teacher = Teacher((member,), "mean_logits", Metric("top1", 0.5, (0.4, 0.6), 100), False)
+def _check(
+    data: Dataset, logits: NDArray[np.float32], folder: Path, options: dict[str, object] | None = None,
+    *more: NDArray[np.float32], labels: str | None = None,
+) -> _Heard:  # fmt: skip
+    members = []
+    for index, rows in enumerate((logits, *more)):
+        place = folder / f"member-{index}"
+        place.mkdir(parents=True, exist_ok=True)
+        np.save(place / VALIDATION_LOGITS, rows)
+        source = TeacherMember(model="zoo:digits_teacher", labels=labels)
+        members.append(Member(source, None, None, None, place, f"digest-{index}", Cost(None, None, 1), ()))
+    teacher = Teacher(tuple(members), "mean_logits", Metric("top1", 0.5, (0.4, 0.6), 100), False)
     heard = _Heard()
     with open_workspace(folder / "out", heard) as workspace:
-        check_teacher(Recipe.model_validate(options or {}), data, teacher, workspace)
+        heard.found = check_teacher(Recipe.model_validate(options or {}), data, teacher, workspace)
     return heard
 
 
@@ -141,3 +151,49 @@ def test_checking_again_is_replayed_and_still_stops(data: Dataset, tmp_path: Pat
     heard = _check(data, _right(data, 0.3), tmp_path, GO_ON)
     assert heard.reused == [True]
     assert len(heard.warnings) == 1
+
+
+ORDER = (0, 2, 1, 5, 4, 3, 6, 9, 8, 7)
+
+
+def test_classes_in_another_order_stop_and_are_named(data: Dataset, tmp_path: Path) -> None:
+    other = _right(data, 0.98)[:, ORDER]
+    with pytest.raises(GateMissed) as error:
+        _check(data, other, tmp_path / "a")
+    assert error.value.exit_code == 4
+    assert "teacher zoo:digits_teacher has its classes in another order than the data" in error.value.message
+    named = [f"'{index}' look like '{ORDER[index]}'" for index in (1, 2, 3, 5, 7, 9)]
+    assert sum(f"outputs named {each}" in error.value.message for each in named) == 1
+    assert error.value.message.endswith(" and 3 more")
+    assert "\n" not in error.value.message
+    assert "teacher.labels=FILE" in str(error.value.hint)
+    assert "teacher.check=false" in str(error.value.hint)
+    heard = _check(data, other, tmp_path / "b", GO_ON)
+    assert heard.warnings == [error.value.message]
+    (found,) = heard.found["label_order"]
+    assert {tuple(each) for each in found["mixed"]} == {(str(index), str(ORDER[index])) for index in (1, 2, 3, 5, 7, 9)}
+    assert found["reordered"]["value"] == pytest.approx(0.98, abs=0.03)
+
+
+def test_a_file_of_labels_in_the_wrong_order_is_blamed(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(GateMissed) as error:
+        _check(data, _right(data, 1.0)[:, ORDER], tmp_path, labels="names.txt")
+    assert "put the class names in the file of teacher.labels into the order of its outputs" in str(error.value.hint)
+
+
+def test_one_of_an_ensemble_in_another_order_is_found(data: Dataset, tmp_path: Path) -> None:
+    """All of them together are still right on most samples."""
+    good = [_right(data, 1.0, seed) for seed in range(3)]
+    assert _check(data, good[0], tmp_path / "a", None, *good[1:]).found["label_order"] == []
+    with pytest.raises(GateMissed, match="in another order") as error:
+        _check(data, good[0], tmp_path / "b", None, good[1], good[2][:, ORDER])
+    assert "labels of member 2 of teacher.ensemble" in str(error.value.hint)
+
+
+def test_groups_without_names_are_no_other_order(data: Dataset, tmp_path: Path) -> None:
+    """Clusters fit the digits in some order about as well as clusters can, but worse than a linear model."""
+    pixels = data.batch(data.splits.validation)["image"].reshape(len(data.splits.validation), -1)
+    groups = KMeans(10, n_init=4, random_state=0).fit_predict(pixels)
+    heard = _check(data, np.eye(10, dtype=np.float32)[groups] * 4, tmp_path, GO_ON)
+    assert heard.found["label_order"] == []
+    assert "another order" not in heard.warnings[0]

@@ -15,7 +15,7 @@ from edgekd.models.references import KINDS, check_available, check_reference, ch
 GOOD = [
     "zoo:shallow_cnn", "python:net.py:make", "python:some/where/net.py:make", "python:package.module:make",
     "python:C:/x/net.py:make", "hf:google/vit-base-patch16-224", "hf:./folder", "timm:resnet18.a1_in1k", "torchvision:resnet18",
-    "pt2:a.pt2", "onnx:a b.onnx", "onnx:/x/y:z.onnx", "keras:a.keras", "keras:folder", "tflite:a.tflite",
+    "pt2:a.pt2", "onnx:a b.onnx", "onnx:/x/y:z.onnx", "keras:a.keras", "keras:folder", "tflite:a.tflite", "store:folder",
 ]  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_any_text_is_a_reference_or_a_clear_refusal(text: str) -> None:
         assert "allowed: " in str(error)
 
 
-@pytest.mark.parametrize("reference", [each for each in GOOD if kind_of(each) in {"pt2", "onnx", "keras", "tflite"}])
+@pytest.mark.parametrize("reference", [each for each in GOOD if kind_of(each) in {"pt2", "onnx", "keras", "tflite", "store"}])
 def test_black_boxes_cannot_be_students(reference: str) -> None:
     with pytest.raises(ValueError, match=r"cannot be a student: .*allowed kinds: zoo, python, hf, timm, torchvision$"):
         check_student(reference)
@@ -111,6 +111,12 @@ def test_weights_must_exist_and_be_of_a_known_format(tmp_path: Path) -> None:
         check_available("zoo:shallow_cnn", str(tmp_path / "b.pt"), "student")
     with pytest.raises(UsageError, match=r"of no known format, allowed: .safetensors, .pt"):
         check_available("zoo:shallow_cnn", str(tmp_path / "a.npz"), "student")
+
+
+def test_a_store_needs_neither_weights_nor_labels_of_its_teacher(tmp_path: Path) -> None:
+    check_available(f"store:{tmp_path}", "gone.pt", "teacher", "gone.txt")
+    with pytest.raises(UsageError, match="does not exist"):
+        check_available(f"store:{tmp_path / 'gone'}", None, "teacher")
 
 
 def test_home_folders_are_found_and_unknown_users_stay_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_every_file_is_there_and_every_gate_passed(finished: Report) -> None:
         assert (finished.folder / "artifacts" / name).is_file()
     assert (finished.folder / "artifacts" / "labels.txt").read_text().split() == [str(digit) for digit in range(10)]
     assert not (finished.folder / "rejected").exists()
+    assert finished.teacher is not None
     assert (finished.teacher.cost.params or 0) >= 20 * (finished.student.cost.params or 0) > 0
 
 

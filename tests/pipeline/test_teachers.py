@@ -97,7 +97,7 @@ def _external(folder: Path, source: Path, location: str) -> Path:
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ("order", ModelError, "has its classes in another order than the data"),
+        ("order", GateMissed, "has its classes in another order than the data"),
         ("superset", ModelError, "has 12 outputs, the data 10 classes: which is which is not known"),
         ("labels", UsageError, "has 12 outputs, but 10 labels are given"),
         ("no labels", UsageError, "teacher labels file nowhere.txt does not exist"),
@@ -146,9 +146,9 @@ def test_what_is_wrong_with_a_teacher_stops_the_run_with_one_line(
 
 def test_a_refused_teacher_is_one_error_and_one_hint_on_stderr(onnx_models: Path, tmp_path: Path) -> None:
     done = _edgekd(f"teacher.model=onnx:{onnx_models / 'permuted.onnx'}", cwd=tmp_path)
-    assert done.returncode == 3
+    assert done.returncode == 4
     assert done.stdout == ""
     lines = done.stderr.splitlines()
-    assert lines[-2].startswith("error: onnx:")
-    assert lines[-1] == "hint: give a file with one class name per line, in the order of its outputs, as teacher.labels"
+    assert lines[-2].startswith("error: teacher onnx:")
+    assert lines[-1].startswith("hint: name its classes, one a line in the order of its outputs: teacher.labels=FILE")
     assert "Traceback" not in done.stderr

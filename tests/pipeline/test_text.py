@@ -35,6 +35,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 def test_every_gate_is_passed(text: Report) -> None:
     assert text.ok, [gate for gate in text.gates if not gate.passed]
+    assert text.teacher is not None
     assert text.teacher.metric.value > 0.9
     assert text.student.metric.value > 0.9
     assert text.student.spec.arguments == {"layers": 1, "hidden": 64}

@@ -16,18 +16,20 @@ class HintRegressor(nn.Module):
     """Brings a student's map to the shape of a teacher's, for ``fitnet`` (Romero et al., 2015).
 
     One convolution, batch normalisation, ReLU: 1x1 for equal sizes, 3x3 of stride 2 to halve, transposed 4x4 of
-    stride 2 to double.
+    stride 2 to double. Without the ReLU where the teacher's map has negative values, which it could not reach.
 
     Args:
         student: Channels, height, width of the student's map.
         teacher: Of the teacher's map.
+        signed: Whether the teacher's map has negative values.
 
     Raises:
         ModelError: The sizes are neither equal, half nor double.
     """
 
-    def __init__(self, student: tuple[int, int, int], teacher: tuple[int, int, int]) -> None:
+    def __init__(self, student: tuple[int, int, int], teacher: tuple[int, int, int], signed: bool = False) -> None:
         super().__init__()
+        self.signed = signed
         (channels, *size), (wanted, *wanted_size) = student, teacher
         if size == wanted_size:
             self.convolution: nn.Module = nn.Conv2d(channels, wanted, 1)
@@ -44,7 +46,8 @@ class HintRegressor(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the map ``[n, teacher channels, teacher h, teacher w]``."""
-        return functional.relu(self.normalization(self.convolution(maps)))
+        predicted: Tensor = self.normalization(self.convolution(maps))
+        return predicted if self.signed else functional.relu(predicted)
 
 
 class VidRegressor(nn.Module):

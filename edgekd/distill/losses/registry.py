@@ -32,7 +32,9 @@ class DistillationLoss:
         arguments: Names of the tensors it must get, or lists of them.
         replaces_cross_entropy: Whether the true labels are in it already.
         adapter: Module of :mod:`edgekd.distill.losses.adapters` that comes after the student.
-        warm_up: Epochs over which its weight grows from 0.
+        warm_up: Epochs of 240 over which its weight grows from 0.
+        automatic_temperature: Whether the temperature can be chosen by the spread of the teacher's logits; else an automatic
+            one is the default, as where logits are standardised already.
     """
 
     function: str
@@ -44,6 +46,7 @@ class DistillationLoss:
     replaces_cross_entropy: bool = False
     adapter: str | None = None
     warm_up: int = 0
+    automatic_temperature: bool = False
 
     @property
     def family(self) -> str:
@@ -69,7 +72,7 @@ LOSSES: dict[str, DistillationLoss] = {
     "kd": DistillationLoss(
         "edgekd.distill.losses.response:kd",
         "softened outputs, T^2 KL (Hinton et al., 2015)",
-        hyperparameters={"temperature": 4.0},
+        hyperparameters={"temperature": 4.0}, automatic_temperature=True,
     ),
     "kd_logit_std": DistillationLoss(
         "edgekd.distill.losses.response:kd_logit_std",
@@ -80,11 +83,12 @@ LOSSES: dict[str, DistillationLoss] = {
         "edgekd.distill.losses.response:dkd",
         "true class and other classes apart (Zhao et al., 2022); on ImageNet T 1, beta 0.5 to 2",
         hyperparameters={"temperature": 4.0, "alpha": 1.0, "beta": 8.0}, arguments=_LABELLED, warm_up=20,
+        automatic_temperature=True,
     ),
     "dist": DistillationLoss(
         "edgekd.distill.losses.response:dist",
         "correlations between and within classes, for strong teachers (Huang et al., 2022); on CIFAR T 4",
-        weight=2.0, hyperparameters={"temperature": 1.0, "beta": 1.0, "gamma": 1.0},
+        weight=2.0, hyperparameters={"temperature": 1.0, "beta": 1.0, "gamma": 1.0}, automatic_temperature=True,
     ),
     "nkd": DistillationLoss(
         "edgekd.distill.losses.response:nkd",
@@ -104,7 +108,7 @@ LOSSES: dict[str, DistillationLoss] = {
     "wsld": DistillationLoss(
         "edgekd.distill.losses.response:wsld",
         "soft labels weighted by how far the student is behind (Zhou et al., 2021)",
-        hyperparameters={"temperature": 2.0, "weight": 2.5}, arguments=_LABELLED,
+        hyperparameters={"temperature": 2.0, "weight": 2.5}, arguments=_LABELLED, automatic_temperature=True,
     ),
     "fitnet": DistillationLoss(
         "edgekd.distill.losses.feature:fitnet",
@@ -242,17 +246,17 @@ LOSSES: dict[str, DistillationLoss] = {
     "multi_avg": DistillationLoss(
         "edgekd.distill.losses.ensemble:multi_avg",
         "mean of kd over several teachers (You et al., 2017)",
-        hyperparameters={"temperature": 4.0}, arguments=("student", "teachers"),
+        hyperparameters={"temperature": 4.0}, arguments=("student", "teachers"), automatic_temperature=True,
     ),
     "multi_entropy": DistillationLoss(
         "edgekd.distill.losses.ensemble:multi_entropy",
         "several teachers, the sure ones weigh more (Kwon et al., 2020)",
-        hyperparameters={"temperature": 4.0}, arguments=("student", "teachers"),
+        hyperparameters={"temperature": 4.0}, arguments=("student", "teachers"), automatic_temperature=True,
     ),
     "multi_camkd": DistillationLoss(
         "edgekd.distill.losses.ensemble:multi_camkd",
         "several teachers, those that are right weigh more (Zhang et al., 2022)",
-        hyperparameters={"temperature": 4.0}, arguments=("student", "teachers", "target"),
+        hyperparameters={"temperature": 4.0}, arguments=("student", "teachers", "target"), automatic_temperature=True,
     ),
     "dml": DistillationLoss(
         "edgekd.distill.losses.self_online:dml",

@@ -1,0 +1,46 @@
+"""What all sections of a recipe share."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from edgekd.data.sources import check_source
+from edgekd.models.references import check_reference, check_student
+
+
+def _check_model(value: object) -> object:
+    return check_reference(value) if isinstance(value, str) else value
+
+
+def _check_student(value: object) -> object:
+    return check_student(value) if isinstance(value, str) else value
+
+
+def _check_arguments(value: object) -> object:
+    for name, each in value.items() if isinstance(value, dict) else ():
+        if not all(_is_plain(one) for one in (each if isinstance(each, list) else [each])):
+            raise ValueError(f"argument '{name}' must be a number, text, true, false, null, or a list of those")
+    return value
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _check_source(value: object) -> object:
+    return check_source(value) if isinstance(value, str) else value
+
+
+ModelReference = Annotated[str, BeforeValidator(_check_model)]
+StudentReference = Annotated[str, BeforeValidator(_check_student)]
+Arguments = Annotated[dict[str, Any], BeforeValidator(_check_arguments)]
+DataSource = Annotated[str, BeforeValidator(_check_source)]
+
+
+class Section(BaseModel):
+    """What all parts of a recipe share: unknown keys, wrong types, NaN and infinity are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
