@@ -56,7 +56,10 @@ class Clock(Silent):
 
 def recipe(options: argparse.Namespace, seed: int, distill: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe of one line."""
-    training = {"batch_size": options.batch_size, "learning_rate": 4e-3, "precision": options.precision}
+    training = {
+        "batch_size": options.batch_size, "optimizer": "sgd", "learning_rate": 0.2, "weight_decay": 5e-4,
+        "precision": options.precision,
+    }  # fmt: skip
     teacher: dict[str, Any] = {"model": "zoo:resnet20", "train": {"epochs": options.teacher_epochs, **training}}
     if options.teacher_weights:
         teacher["weights"] = str(options.teacher_weights.absolute())

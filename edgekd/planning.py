@@ -162,12 +162,7 @@ def _students(recipe: Recipe, student: str, layers: list[list[str]]) -> list[Pla
     """Return the trainings after the teacher's; ``layers`` are lines under each that learns from inner layers."""
     options, training = recipe.distill, recipe.distill.train
     length = f"{training.epochs} epochs, batch {training.batch_size}"
-    loss = " + ".join(
-        [
-            f"{options.alpha if options.alpha == 'auto' else format(options.alpha, 'g')}*CE",
-            *(_loss(each, options) for each in options.losses),
-        ]
-    )
+    loss = " + ".join([f"{_number(options.alpha)}*CE", *(_loss(each, options) for each in options.losses)])
     under = iter([[PlannedStage("layers", line) for line in lines] for lines in layers])
     stages = []
     if options.scheme == "offline":
@@ -215,11 +210,15 @@ def _network(network: Network, recipe: Recipe) -> str:
 
 def _loss(loss: DistillLoss, options: Distill) -> str:
     weight = options.beta if loss.weight is None else loss.weight
-    shown = f"{weight if weight == 'auto' else format(weight, 'g')}*{loss.name}"
+    shown = f"{_number(weight)}*{loss.name}"
     if "temperature" not in loss.definition.hyperparameters:
         return shown
     temperature = options.temperature if loss.temperature is None else loss.temperature
-    return f"{shown}(T {temperature if temperature == 'auto' else format(temperature, 'g')})"
+    return f"{shown}(T {_number(temperature)})"
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else format(value, "g")
 
 
 def _targets(recipe: Recipe) -> str:

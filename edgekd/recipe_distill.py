@@ -178,7 +178,8 @@ class Distill(Section):
         description="what of the teacher is imitated (`edgekd losses`): a list of names, or of {name: kd, weight: auto, ...}",
     )
     alpha: Weight = Field(
-        "auto", description="weight of cross-entropy with the true labels; auto: what makes all terms pull as hard as it did alone"
+        "auto",
+        description="weight of cross-entropy with the true labels; auto: what makes all terms pull as hard as it did alone",
     )
     beta: Weight = Field(
         "auto", description="weight of each loss that names none; auto: by the size of its gradient, measured early, then fixed"

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,7 @@ def test_a_plan_says_what_will_be_done() -> None:
         "teacher",
         "teacher-check",
         "distill",
+        "targets",
         "export",
         "quantize",
         "verify",
@@ -66,6 +69,7 @@ def test_a_plan_says_what_will_be_done() -> None:
     assert len(planned.data.samples) == 3
     assert "7 epochs" in what["teacher"]
     assert "kd(T 2.5)" in what["distill"]
+    assert what["targets"] == "teacher outputs are kept, for 8 augmentations of each sample at most"
     assert what["export"] == "student.fp32.onnx"
     assert what["quantize"] == "student.int8.onnx; int8 with static ranges of activations"
     assert what["verify"].startswith("2 files")
@@ -78,6 +82,64 @@ def test_a_plan_is_json_and_holds_the_whole_recipe() -> None:
     assert recipe_from_mapping(content["recipe"]) == planned.recipe
     assert content["artifacts"] == list(planned.artifacts)
     assert [stage["name"] for stage in content["stages"]] == [stage.name for stage in planned.stages]
+
+
+def _layers(*overrides: str, recipe: str = "digits") -> list[str]:
+    return [stage.what for stage in plan(recipe, [*overrides, ONNX]).stages if stage.name == "layers"]
+
+
+def test_layers_that_losses_compare_are_in_the_plan() -> None:
+    planned = plan("digits", ["distill.losses=[kd, reviewkd_hcl, rkd]", ONNX])
+    names = [stage.name for stage in planned.stages]
+    place = names.index("distill")
+    assert names[place : place + 5] == ["distill", "layers", "layers", "layers", "targets"]
+    assert [stage.what for stage in planned.stages[place + 1 : place + 5]] == [
+        "student <- teacher",
+        "reviewkd_hcl: features.2 (24x4x4) <- features.3 (64x4x4), review fusion",
+        "rkd: classifier:input (24) <- classifier:input (128)",
+        "the teacher is asked at every step: reviewkd_hcl looks inside the teacher, and only outputs are kept",
+    ]
+    assert [each["name"] for each in planned.to_json()["stages"]] == names
+    given = "distill.losses=[{name: fitnet, layers: [{student: features.0, teacher: features.1}]}]"
+    assert _layers(given) == ["student <- teacher", "fitnet: features.0 (8x8x8) <- features.1 (32x8x8), conv 1x1"]
+
+
+def test_layers_are_told_under_the_training_that_compares_them() -> None:
+    chain = ["distill.losses=[at]", "distill.assistants=[{model: 'zoo:resnet8'}]", ONNX]
+    stages = [stage for stage in plan("digits", chain).stages if not stage.what.startswith("at: ")]
+    names = [stage.name for stage in stages]
+    assert names[names.index("assistant-1") :][:5] == ["assistant-1", "layers", "distill", "layers", "targets"]
+    assert [stage.what for stage in stages if stage.name == "layers"] == ["assistant-1 <- teacher", "student <- assistant-1"]
+
+
+def test_layers_are_matched_later_where_the_size_of_images_is_not_known(tmp_path: Path) -> None:
+    root = _images(tmp_path / "pets", "cat", "dog")
+    source = f"data.source=folder:{root}"
+    teacher, losses = "teacher.model=zoo:resnet8", "distill.losses=[at]"
+    assert _layers(source, teacher, losses)[0] == "student <- teacher"
+    Image.new("RGB", (9, 8)).save(root / "dog" / "a.png")
+    assert _layers(source, teacher, losses) == ["matched when the data is read: the size of its samples is not known yet"]
+    assert _layers(source, teacher, losses, "data.image_size=16")[1].startswith("at: ")
+
+
+def test_a_layer_that_is_not_there_is_refused_by_the_plan() -> None:
+    with pytest.raises(
+        UsageError, match=r"fitnet: the student has no module 'featrues.0'; did you mean 'features.0'\?"
+    ) as error:
+        _layers("distill.losses=[{name: fitnet, layers: [{student: featrues.0, teacher: features.1}]}]")
+    assert error.value.exit_code == 2
+    assert error.value.hint == "layers found in the student: features.0, features.2, classifier:input"
+
+
+@pytest.mark.parametrize(("losses", "expected"), [("[kd, {name: at, weight: 0}]", "[]"), ("[at]", "['torch']")])
+def test_torch_is_imported_for_losses_on_inner_layers_alone(losses: str, expected: str) -> None:
+    code = (
+        "import sys\nfrom edgekd.planning import plan\n"
+        f"plan('digits', ['distill.losses={losses}'])\n"
+        "print(sorted({'torch', 'tensorflow', 'onnxruntime', 'litert_torch', 'onnx', 'jax'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{expected}\n"
 
 
 def test_all_threads_are_the_default() -> None:

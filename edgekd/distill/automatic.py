@@ -33,17 +33,19 @@ WILD = 100.0
 """Ratio of gradients beyond which a weight given by hand is worth a warning."""
 
 
-def automatic_temperature(teacher_logits: NDArray[np.float32], mixes: bool) -> float:
+def automatic_temperature(teacher_logits: NDArray[np.float32], mixes: bool, fine_tunes: bool = False) -> float:
     """Return a temperature for a teacher: twice the spread of its logits, 1 to 8.
 
     Two is the temperature that standardised logits do best with (Sun et al., 2024); one number for all samples leaves
-    the differences between them. 1 where images are mixed or there are many classes, as the large trainings have it.
+    the differences between them. 1 where images are mixed or there are many classes, as the large trainings have it, and
+    where the student starts from trained weights.
 
     Args:
         teacher_logits: ``[n, classes]``; each row may be off by a constant.
         mixes: Whether mixup or cutmix is on.
+        fine_tunes: Whether the student starts from trained weights.
     """
-    if mixes or teacher_logits.shape[1] >= MANY_CLASSES:
+    if mixes or fine_tunes or teacher_logits.shape[1] >= MANY_CLASSES:
         return 1.0
     spread = float(teacher_logits[:_SAMPLES].astype(np.float64).std(axis=1, ddof=1).mean())
     return round(min(max(2 * spread, 1.0), 8.0), 2)

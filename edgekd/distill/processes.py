@@ -70,7 +70,8 @@ class Processes:
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return ``module`` so that its backward averages gradients over processes, and the optimizer of its parameters.
 
-        Weights and buffers of the main process are copied to all; batch normalisation becomes that of the whole batch.
+        Weights and buffers of the main process are copied to all; batch normalisation becomes that of the whole batch. Where
+        ``module`` returns a pair, :meth:`backward` is for losses made of its first part; the second comes as it is.
 
         Raises:
             ModelError: The batch normalisation of ``module`` is of an unknown kind.
@@ -159,7 +160,7 @@ class _Launched(Processes):
         # The optimizer's parameters stay the same objects, so it needs no wrapper.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch renames an option that accelerate passes on
-            return self._accelerator.prepare(module), optimizer
+            return _Averaged(module, self._accelerator), optimizer
 
     def release(self, module: nn.Module) -> None:
         revert(module)
@@ -252,6 +253,37 @@ class _Launched(Processes):
     def _let_others_read(self) -> None:
         """Stay for a moment: where this process keeps the store, it would be gone before the others look."""
         time.sleep(4 * _SECONDS_BETWEEN_LOOKS)
+
+
+class _Averaged(nn.Module):
+    """A module in accelerate's data-parallel wrapper, which puts a function of its own behind every tensor it returns.
+
+    Gradients of one output at another would therefore not be found. So the second part of a pair goes around the wrapper.
+    """
+
+    def __init__(self, module: nn.Module, accelerator: Accelerator) -> None:
+        super().__init__()
+        self._around = _Around(module)
+        self._parallel = accelerator.prepare(self._around)
+
+    def forward(self, *inputs: Any) -> Any:
+        through = self._parallel(*inputs)
+        beside, self._around.beside = self._around.beside, ()
+        return (through, *beside) if beside else through
+
+
+class _Around(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.beside: tuple[Any, ...] = ()
+
+    def forward(self, *inputs: Any) -> Any:
+        made = self.module(*inputs)
+        if isinstance(made, tuple) and len(made) == 2:
+            self.beside = made[1:]
+            return made[0]
+        return made
 
 
 def _accelerator() -> Accelerator:

@@ -207,7 +207,11 @@ def _student(recipe: Recipe, data: Dataset, teacher: Teacher | None, workspace: 
         start.load(model, spec)
 
     inherited = teacher.digest if derived is not None and teacher is not None else None
-    return Trainee(spec, begin), {"derived": derived, "inherited": inherited, "weights": start.digest()}
+    return Trainee(spec, begin, inherited is not None or start.anything), {
+        "derived": derived,
+        "inherited": inherited,
+        "weights": start.digest(),
+    }
 
 
 def _state(member: Member, data: Dataset, workspace: Workspace, allow_code: bool) -> dict[str, Tensor]:

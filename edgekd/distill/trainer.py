@@ -145,6 +145,7 @@ class _Run:
         elif self.averages is not None:
             for name, average in self.averages.items():
                 self.lesson.networks[name].load_state_dict(average.module.state_dict())
+        self.processes.release(self.lesson)
         self.lesson.close()
         self.lesson.to("cpu").eval()
         self.listener.stage_advanced(self.total, self.total, self._note())

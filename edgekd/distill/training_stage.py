@@ -65,10 +65,17 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Trainee:
-    """A network to be trained: how to build it, and what it starts from."""
+    """A network to be trained.
+
+    Attributes:
+        spec: How to build it.
+        begin: Puts in what it starts from, beside random weights.
+        starts_trained: Whether that are weights that were trained.
+    """
 
     spec: ModelSpec
     begin: Callable[[nn.Module], None]
+    starts_trained: bool = False
 
 
 @dataclass(frozen=True)

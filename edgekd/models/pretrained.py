@@ -193,7 +193,7 @@ def _runnable(member: TeacherMember, spec: ModelSpec, module: nn.Module, describ
         try:
             with torch.no_grad():
                 return _named_outputs(module(*part))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if kind_of(member.model) == "python":
                 raise  # the user's own code: its traceback tells where
             raise _failed(member.model, part, error) from None
@@ -204,7 +204,7 @@ def _runnable(member: TeacherMember, spec: ModelSpec, module: nn.Module, describ
 def _cost(module: nn.Module, spec: ModelSpec) -> Cost:
     try:
         return cost(module, spec)
-    except (RuntimeError, ValueError, KeyError, TypeError):  # an architecture that takes another size or more channels
+    except (RuntimeError, ValueError, KeyError, TypeError, AssertionError):  # it takes another size or more channels
         params = sum(each.numel() for each in module.parameters())
         return Cost(params, None, sum(each.numel() * each.element_size() for each in module.state_dict().values()))
 

@@ -28,7 +28,7 @@ def build(spec: ModelSpec) -> nn.Module:
     try:
         with torch.no_grad():
             outputs = call(model.eval(), spec, example_inputs(spec))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         shown = ", ".join(f"{each.name} of shape {each.shape}" for each in spec.inputs)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{spec.reference} cannot take {shown}: {first}") from error

@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgekd.data.dataset import Dataset
 from edgekd.data.folder import list_images, preview
+from edgekd.data.images import decode_image, kept_shape
 from edgekd.data.load import load_data
 from edgekd.errors import DataError
 from edgekd.progress import Silent
@@ -127,6 +128,23 @@ def test_images_are_turned_upright_and_brought_to_size(tmp_path: Path) -> None:
     upright = image.transpose(Image.Transpose.ROTATE_270).crop((0, 4, 12, 16))
     found = data.raw["image"].array[np.asarray([data.ids.index("cat/turned.png")])][0]
     assert np.array_equal(found, np.asarray(upright))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "LA", "1", "I;16", "RGBA"])
+def test_the_shape_that_is_kept_is_that_of_the_decoded_image(mode: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    Image.new(mode, (9, 6)).save(path, exif=exif)
+    for size in (None, 4):
+        decoded = decode_image(path, size)
+        assert not isinstance(decoded, str)
+        pixels, grey = decoded
+        assert kept_shape([path], size) == (*pixels.shape[:2], 1 if grey else 3)
+    (tmp_path / "b.png").write_bytes(b"no image")
+    assert kept_shape([tmp_path / "b.png"], None) is None
+    assert kept_shape([tmp_path / "b.png", path], None) == kept_shape([path], None)
 
 
 def test_different_sizes_ask_for_image_size(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_the_shape_that_the_plan_tells_is_that_of_the_data_that_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = {"max_tokens": 8, "seconds": 0.5, "image_size": None}
+    options: dict[str, Any] = {"max_tokens": 8, "seconds": 0.5}
     for index, source in enumerate(_make_all(tmp_path)):
         shape = load(source, tmp_path / f"out{index}", **options).inputs[0].shape
         found = preview(source, **options)

@@ -33,6 +33,7 @@ def test_temperature_is_1_for_mixed_images_and_many_classes() -> None:
     rng = np.random.default_rng(0)
     assert automatic_temperature(rng.normal(0, 3, (50, 10)).astype(np.float32), mixes=True) == 1
     assert automatic_temperature(rng.normal(0, 3, (50, 1000)).astype(np.float32), mixes=False) == 1
+    assert automatic_temperature(rng.normal(0, 3, (50, 10)).astype(np.float32), mixes=False, fine_tunes=True) == 1
 
 
 def _losses(weight: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

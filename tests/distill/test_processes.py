@@ -51,6 +51,35 @@ def check_training_step(_folder: Path) -> None:
         torch.testing.assert_close(network.state_dict()[name], each, rtol=1e-9, atol=1e-9)
 
 
+class _Terms(nn.Module):
+    """Returns two terms, of which one may be left out of the loss, and where their gradients are compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.adapter = _network(), nn.Linear(3, 3).double()
+
+    def forward(self, rows: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        logits = join_processes().gather(self.body(rows))
+        terms = {"first": logits.logsumexp(1).mean(), "second": self.adapter(logits).pow(2).mean()}
+        return terms, {"second": logits}
+
+
+def check_terms(_folder: Path) -> None:
+    """In every process: terms can be compared where they meet, and left out, their own parameters with them."""
+    processes = join_processes()
+    lesson = _Terms()
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 5)))
+    wrapped, _ = processes.prepare(lesson, torch.optim.SGD(lesson.parameters(), lr=0.1))
+    for step in range(4):
+        terms, reaches = wrapped(rows[processes.share(np.arange(8))])
+        for each in terms.values():
+            (gradient,) = torch.autograd.grad(each, reaches["second"], retain_graph=True)
+            assert gradient.abs().sum() > 0
+        lesson.zero_grad()
+        processes.backward(terms["first"] if step % 2 else terms["first"] + terms["second"])
+        assert (lesson.adapter.weight.grad is None) == bool(step % 2)
+
+
 def check_messages(folder: Path) -> None:
     """In every process."""
     threads = torch.get_num_threads()
@@ -120,7 +149,7 @@ def check_follower_fails(folder: Path) -> None:
     assert not processes.is_main or caught.value.message.startswith("process 1: ")
 
 
-@pytest.mark.parametrize("check", ["training_step", "messages", "stages", "main_fails", "follower_fails"])
+@pytest.mark.parametrize("check", ["training_step", "terms", "messages", "stages", "main_fails", "follower_fails"])
 def test_in_two_processes(check: str, tmp_path: Path) -> None:
     run_function(f"tests.distill.test_processes:check_{check}", tmp_path)
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, ModelError, UsageError
-from edgekd.models.pretrained import Opened, content_digest, open_pretrained
+from edgekd.models.pretrained import Opened, content_digest, open_pretrained, open_untrained
 from edgekd.models.spec import build
 from edgekd.models.tensors import TensorSpec, classifier, image_input
 from edgekd.recipe import TeacherMember
@@ -75,6 +76,24 @@ def test_a_vision_transformer_is_described_and_gives_its_own_logits(name: str, f
     with torch.no_grad():
         assert torch.allclose(opened.run({"image": pixels})["logits"], direct(pixels).logits, atol=1e-6)
     assert opened.cost.params == sum(each.numel() for each in direct.parameters())
+
+
+@pytest.mark.parametrize("name", ["vit", "vit_processed", "bert", "wav"])
+def test_an_untrained_teacher_tells_of_itself_what_the_trained_one_does_and_needs_no_weights(
+    name: str, folders: Path, tmp_path: Path
+) -> None:
+    specs = {"bert": TEXTS, "wav": SOUNDS}.get(name, IMAGES)
+    trained = _open(f"hf:{folders / name}", specs, tmp_path / "log")
+    bare = tmp_path / name
+    bare.mkdir()
+    for path in (folders / name).glob("*.json"):
+        (bare / path.name).write_bytes(path.read_bytes())
+    fresh = open_untrained(TeacherMember(model=f"hf:{bare}"), specs, LABELS)
+    assert replace(fresh.described, name="") == replace(trained.described, name="")
+    assert fresh.module is not None
+    assert trained.module is not None
+    shapes = {key: value.shape for key, value in trained.module.state_dict().items()}
+    assert {key: value.shape for key, value in fresh.module.state_dict().items()} == shapes
 
 
 def test_bert_takes_tokens_and_mask_and_says_that_its_labels_say_nothing(folders: Path, tmp_path: Path) -> None:
@@ -233,6 +252,17 @@ def test_a_network_of_the_users_own_with_weights(tmp_path: Path, monkeypatch: py
     with pytest.raises(ModelError, match=r"cannot take these arguments: .*hiden") as error:
         _open("python:net.py:make", IMAGES, tmp_path / "log", arguments={"hiden": 3}, trained=True, weights=member["weights"])
     assert "it takes num_classes, in_channels, hidden" in str(error.value.hint)
+
+
+def test_a_network_that_asserts_what_it_takes_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers of timm do with images of another size than their own."""
+    (tmp_path / "sized.py").write_text(
+        "from torch import nn\nclass Sized(nn.Module):\n    def forward(self, x):\n"
+        "        assert x.shape[2] == 224, 'Input height doesn\\'t match model'\n\ndef make():\n    return Sized()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"cannot take image of shape \(1, 8, 8\): Input height doesn't match model"):
+        build(classifier("python:sized.py:make", IMAGES, LABELS))
 
 
 def test_a_changed_file_of_a_teacher_is_seen(tmp_path: Path, onnx_models: Path) -> None:

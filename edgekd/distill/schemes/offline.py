@@ -149,7 +149,9 @@ def learn_from(
     folder = store_folder(kept_in, teacher, workspace)
 
     def prepare(stack: ExitStack, students: dict[str, Student], settled: Training) -> Prepared:
-        return prepare_offline(stack, teacher, students["student"], recipe, data, settled, keys, folder, workspace)
+        return prepare_offline(
+            stack, teacher, students["student"], recipe, data, settled, keys, folder, workspace, trainee.starts_trained
+        )
 
     chosen = options.model_dump(mode="json", exclude={"train", "control", "soft_targets"})
     task = Task(
@@ -167,7 +169,7 @@ def kept_augmentations(recipe: Recipe, data: Dataset, training: Training) -> int
 
 def prepare_offline(
     stack: ExitStack, teacher: Teacher, student: Student, recipe: Recipe, data: Dataset, training: Training, keys: int | None,
-    folder: Path, workspace: Workspace,
+    folder: Path, workspace: Workspace, fine_tunes: bool = False,
 ) -> Prepared:  # fmt: skip
     """Return the lesson in which ``student`` learns from ``teacher``.
 
@@ -181,18 +183,20 @@ def prepare_offline(
         keys: See :func:`kept_augmentations`.
         folder: Where the teacher's outputs are kept.
         workspace: Of the run.
+        fine_tunes: Whether the student starts from trained weights.
     """
     options, processes = recipe.distill, join_processes()
     wanted = tuple(each for each in options.losses if (options.beta if each.weight is None else each.weight) != 0)
     if not wanted:
         return Prepared(Lesson({"student": student}, training.label_smoothing, processes.gather))
     losses, told = fitting_losses(wanted, len(data.classes))
-    responses, facts = response_terms(losses, options, teacher.logits("validation"), training)
+    responses, facts = response_terms(losses, options, teacher.logits("validation"), training, fine_tunes)
     layers: list[LayerTerm] = []
     taps, seed = None, None
     rule: str = teacher.combine
     if keys is not None:
-        store = open_soft_targets(teacher, data, recipe.data.augment, keys, folder, workspace, training.precision)
+        with processes.main_first():
+            store = open_soft_targets(teacher, data, recipe.data.augment, keys, folder, workspace, training.precision)
         ask: Ask = lambda batch: [  # noqa: E731
             each.to(processes.device) for each in store.member_logits(batch.indices, batch.augmentation)
         ]
@@ -258,7 +262,7 @@ def fitting_losses(losses: tuple[DistillLoss, ...], classes: int) -> tuple[list[
 
 
 def response_terms(
-    losses: list[DistillLoss], options: Distill, teacher_logits: Any, training: Training
+    losses: list[DistillLoss], options: Distill, teacher_logits: Any, training: Training, fine_tunes: bool = False
 ) -> tuple[list[ResponseTerm], dict[str, dict[str, Any]]]:
     """Return the losses on outputs with their temperatures, and for the report which were chosen."""
     terms, facts = [], {}
@@ -271,7 +275,9 @@ def response_terms(
             if wanted != "auto":
                 arguments["temperature"] = wanted
             elif loss.definition.automatic_temperature:
-                arguments["temperature"] = automatic_temperature(teacher_logits, bool(training.mixup or training.cutmix))
+                arguments["temperature"] = automatic_temperature(
+                    teacher_logits, bool(training.mixup or training.cutmix), fine_tunes
+                )
             facts[loss.name] = {"temperature": arguments["temperature"], "temperature_chosen": wanted == "auto"}
         terms.append(ResponseTerm(loss, arguments))
     return terms, facts

@@ -22,7 +22,7 @@ def test_the_loss_is_the_papers(data: Dataset) -> None:
     student.module.eval()  # so that a second pass finds the same statistics
     names = [name for name, _ in student.module.named_modules()]
     place = next(name for name in names if name.endswith("stages.0"))
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
     student.module.get_submodule(place).register_forward_hook(lambda _m, _i, output: seen.update(map=output))
     batch = batch_of(data)
     logits = call(student.module, student.spec, batch.inputs)["logits"]
