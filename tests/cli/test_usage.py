@@ -110,7 +110,7 @@ def test_plan_and_dry_run_say_the_same(capsys: pytest.CaptureFixture[str], monke
     _, planned, _ = _run(capsys, monkeypatch, "plan", "digits", "seed=3")
     _, dry, _ = _run(capsys, monkeypatch, "compress", "digits", "seed=3", "--dry-run")
     assert planned == dry
-    assert "1*CE + auto*kd(T auto)" in planned
+    assert "auto*CE + auto*kd(T auto)" in planned
     content = json.loads(_run(capsys, monkeypatch, "plan", "digits", "--json")[1])
     assert content["recipe"]["name"] == "digits"
     assert [stage["name"] for stage in content["stages"]][:4] == ["data", "teacher", "teacher-check", "distill"]
