@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.distill.automatic import Weighting, add_term, automatic_temperature, warm_up_share
+from edgekd.distill.automatic import Weighting, add_term, automatic_temperature, wanted_ratio, warm_up_share
 from edgekd.distill.losses import cross_entropy, kd
 
 
@@ -48,7 +48,7 @@ def _losses(weight: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 def test_the_chosen_weight_makes_the_gradients_as_large_as_wanted(scale: float) -> None:
     values, logits = _losses(scale)
     weighting = Weighting({"cross_entropy": 1.0}, steps=100)
-    add_term(weighting, "kd", "response", None, 0)
+    add_term(weighting, "kd", "response", None, 0, 0.75)
     assert weighting.due(0)
     weighting.learn(weighting.measure(values, {"kd": logits}))
     (hard,) = torch.autograd.grad(values["cross_entropy"], logits, retain_graph=True)
@@ -71,9 +71,9 @@ def test_measuring_leaves_no_gradient() -> None:
 
 def test_all_terms_together_pull_as_hard_as_cross_entropy_alone() -> None:
     weighting = Weighting({"cross_entropy": None})
-    add_term(weighting, "kd", "response", None, 0)
-    add_term(weighting, "fitnet", "feature", None, 0)
-    add_term(weighting, "dist", "response", 0.5, 0)
+    add_term(weighting, "kd", "response", None, 0, 0.75)
+    add_term(weighting, "fitnet", "feature", None, 0, 0.75)
+    add_term(weighting, "dist", "response", 0.5, 0, 0.75)
     weighting.learn({"kd": 2.0, "fitnet": 0.01})
     assert weighting.weight("cross_entropy") == 0.2  # 1 / (1 + 3 + 1); what is given by hand is left as it is
     assert weighting.weight("kd") * 2.0 == pytest.approx(3 * 0.2)
@@ -124,6 +124,13 @@ def test_what_was_measured_goes_through_a_checkpoint() -> None:
 def test_losses_on_layers_may_weigh_what_they_must() -> None:
     weighting = Weighting({"cross_entropy": 1.0})
     for name, family in (("kd", "response"), ("pkt", "relation"), ("rkd", "relation")):
-        add_term(weighting, name, family, None, 0)
+        add_term(weighting, name, family, None, 0, 0.75)
     weighting.learn({"kd": 1e-5, "pkt": 1e-5, "rkd": 1e3})
     assert (weighting.weight("kd"), weighting.weight("pkt"), weighting.weight("rkd")) == (50.0, 1e5, 1e-3)
+
+
+def test_a_teacher_is_trusted_by_its_odds_of_being_right() -> None:
+    assert wanted_ratio("response", 0.75) == pytest.approx(3)
+    assert wanted_ratio("ensemble", 0.6) == pytest.approx(1.5)
+    assert (wanted_ratio("response", 0.1), wanted_ratio("response", 1.0)) == (0.5, 10)
+    assert wanted_ratio("feature", 0.99) == 1

@@ -72,15 +72,18 @@ class OfflineLesson(Lesson):
         shares: Weight of each teacher.
         rule: How teachers agree.
         teacher_taps: See the layers of the first teacher, where ``layers`` need them.
+        teacher_accuracy: On the validation split: how far it can be trusted.
         gather: Joins the rows of all processes.
     """
 
     def __init__(
         self, student: Student, options: Distill, label_smoothing: float, responses: list[ResponseTerm],
-        layers: list[LayerTerm], ask: Ask, shares: list[float], rule: str, teacher_taps: Taps | None, gather: Gather = alone,
+        layers: list[LayerTerm], ask: Ask, shares: list[float], rule: str, teacher_taps: Taps | None,
+        teacher_accuracy: float, gather: Gather = alone,
     ) -> None:  # fmt: skip
         super().__init__({"student": student}, label_smoothing, gather)
         self.options, self.responses, self.ask, self.shares, self.rule = options, responses, ask, shares, rule
+        self.teacher_accuracy = teacher_accuracy
         self.layer_terms = nn.ModuleList(layers)  # their adapters train with the student
         self._layers = tuple(layers)
         names = {name for each in layers for name in (*each.student_names, each.deepest)}
@@ -127,7 +130,7 @@ class OfflineLesson(Lesson):
             # Without cross-entropy there is nothing to compare with, and one term's size does not matter to AdamW.
             chosen = None if alpha else 1.0
             given = chosen if weight == "auto" else weight
-            add_term(found, loss.name, loss.definition.family, given, loss.definition.warm_up)
+            add_term(found, loss.name, loss.definition.family, given, loss.definition.warm_up, self.teacher_accuracy)
         return found
 
     def close(self) -> None:
@@ -186,6 +189,7 @@ def prepare_offline(
         fine_tunes: Whether the student starts from trained weights.
     """
     options, processes = recipe.distill, join_processes()
+    accuracy = top1(teacher.logits("validation"), data.labels[data.splits.validation]).value
     wanted = tuple(each for each in options.losses if (options.beta if each.weight is None else each.weight) != 0)
     if not wanted:
         return Prepared(Lesson({"student": student}, training.label_smoothing, processes.gather))
@@ -211,10 +215,8 @@ def prepare_offline(
         facts[layer.name] = {"layers": [list(pair) for pair in layer.pairs]}
         told += layer.warnings
     lesson = OfflineLesson(
-        student, options, training.label_smoothing, responses, layers, ask, shares, rule, taps, processes.gather
+        student, options, training.label_smoothing, responses, layers, ask, shares, rule, taps, accuracy, processes.gather
     )
-    said = teacher.logits("validation")
-    accuracy = top1(said, data.labels[data.splits.validation]).value
     return Prepared(lesson, keys, seed, {"terms": facts, "soft_targets": source}, tuple(told), accuracy)
 
 

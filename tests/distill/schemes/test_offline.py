@@ -35,7 +35,7 @@ def _lesson(data: Dataset, options: Distill, rule: str = "mean_logits", members:
     def ask(batch: Batch) -> list[Tensor]:
         return [_said(len(batch.indices), seed) for seed in range(members)]
 
-    return OfflineLesson(student_of(data), options, 0.1, terms, [], ask, [1.0] * members, rule, None)
+    return OfflineLesson(student_of(data), options, 0.1, terms, [], ask, [1.0] * members, rule, None, 0.75)
 
 
 def test_the_loss_is_alpha_ce_plus_beta_kl(data: Dataset) -> None:
@@ -85,7 +85,7 @@ def test_which_weights_are_chosen(data: Dataset) -> None:
     options = _distill(losses=["kd", {"name": "dist", "weight": 2}, {"name": "dkd", "weight": "auto"}], beta=0.5)
     weighting = _lesson(data, options).weighting()
     assert weighting.given == {"cross_entropy": None, "kd": 0.5, "dist": 2.0, "dkd": None}
-    assert weighting.targets["dkd"] == 3.0
+    assert weighting.targets["dkd"] == pytest.approx(3.0)  # the odds of a teacher of 75 %
     assert weighting.warm_up["dkd"] == pytest.approx(20 / 240)
 
 
