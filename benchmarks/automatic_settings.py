@@ -9,7 +9,7 @@ The embedded digits take minutes, images in class folders hours (``IMAGES/{train
 
 The grid is temperature 1, 2, 4, 8 by four shares of the teacher: ``alpha = 1 - share, beta = share``.
 Every seed has its own split, teacher, first weights and order. Accuracies are of the test split, over the seeds as mean and
-standard error; the last column is the paired difference to ``auto`` over all test samples of all seeds, with its interval of 95 %.
+standard error; the last column is the paired difference to ``auto`` over all test samples of all seeds, with its 95 % bounds.
 That the best of 16 looks better than it is belongs to looking at 16. Killed, it continues.
 """
 

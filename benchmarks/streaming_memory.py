@@ -105,13 +105,16 @@ def load_with_edgekd(path: Path, options: argparse.Namespace) -> None:
             for indices in batches(data.splits.train, BATCH, 0, 0):
                 data.batch(indices)
             return
-        from edgekd.distill.trainer import train
+        from edgekd.distill.lesson import Lesson, Student
+        from edgekd.distill.processes import join_processes
+        from edgekd.distill.trainer import Augmentations, train
         from edgekd.models.spec import build
         from edgekd.models.tensors import classifier
 
         spec = classifier("zoo:shallow_cnn", data.inputs, data.classes)
-        loss = lambda inputs, outputs, target: torch.nn.functional.cross_entropy(outputs["logits"], target)  # noqa: E731
-        train(build(spec), spec, data, Training(epochs=1, batch_size=BATCH), Augment(), loss, 0, Path(out), Silent())
+        lesson = Lesson({"student": Student(build(spec), spec)})
+        training = Training(epochs=1, batch_size=BATCH, precision="fp32", layout="channels_last")
+        train(lesson, data, training, Augmentations(Augment(), 0), 0, Path(out), Silent(), join_processes())
 
 
 def load_plainly(path: Path, options: argparse.Namespace) -> None:

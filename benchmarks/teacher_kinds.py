@@ -97,7 +97,8 @@ class Bench:
             "data": {"source": f"folder:{self.data}", "validation": 0.1, "augment": {"crop_padding": 4, "flip": True}},
             "teacher": teacher,
             "student": {"model": "zoo:resnet8"},
-            "distill": {"temperature": 4, **(distill or {}), "train": {"epochs": STUDENT_EPOCHS, **TRAINING}},
+            "distill": {"alpha": 0.1, "beta": 0.9, "temperature": 4, **(distill or {}),
+                        "train": {"epochs": STUDENT_EPOCHS, **TRAINING}},
             "export": {"artifacts": ["onnx-int8"]},
             "benchmark": {"runs": 10},
         }  # fmt: skip

@@ -113,6 +113,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names))
 
 
+_LEAST_BATCH = 4
 _SAMPLES = {"image": "images", "text": "texts", "waveform": "sounds", "features": "rows"}
 
 
@@ -245,6 +246,13 @@ def check_teaching(recipe: Recipe) -> None:
         return
     check_layer_needs(recipe)
     stores_targets(recipe)
+    between = [each.name for each in options.losses if each.definition.family == "relation"]
+    if between and options.train.batch_size < _LEAST_BATCH:
+        raise UsageError(
+            f"{between[0]} compares the samples of a batch with one another, and distill.train.batch_size is "
+            f"{options.train.batch_size}",
+            f"make it {_LEAST_BATCH} or more; with 64 and more there is something to compare",
+        )
 
 
 def _student(recipe: Recipe) -> str:

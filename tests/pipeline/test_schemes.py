@@ -142,6 +142,7 @@ def test_stored_targets_are_reused_by_the_next_run(out: Path) -> None:
     [
         (["distill.losses=[rkd]", "distill.soft_targets.use=stored"], "only outputs are kept"),
         (["distill.train.mixup=0.2", "distill.soft_targets.use=stored"], "new images at every step"),
+        (["distill.losses=[kd, rkd]", "distill.train.batch_size=2"], "compares the samples of a batch"),
         (["distill.scheme=ema", "student.model=from-teacher"], "has no teacher"),
         (["distill.scheme=online", "gates.max_teacher_drop=1"], "no teacher"),
     ],
