@@ -194,7 +194,7 @@ def _layers(recipe: Recipe, preview: Preview) -> list[list[str]]:
     options = recipe.distill
     losses = tuple(
         each for each in options.losses
-        if each.definition.inner_layers and (options.beta if each.weight is None else each.weight) != 0
+        if each.definition.inner_layers and options.weight_of(each) != 0
     )  # fmt: skip
     if not losses or options.scheme not in {"offline", "born-again"}:
         return []
@@ -210,11 +210,11 @@ def _network(network: Network, recipe: Recipe) -> str:
 
 
 def _loss(loss: DistillLoss, options: Distill) -> str:
-    weight = options.beta if loss.weight is None else loss.weight
+    weight = options.weight_of(loss)
     shown = f"{_number(weight)}*{loss.name}"
     if "temperature" not in loss.definition.hyperparameters:
         return shown
-    temperature = options.temperature if loss.temperature is None else loss.temperature
+    temperature = options.temperature_of(loss)
     return f"{shown}(T {_number(temperature)})"
 
 

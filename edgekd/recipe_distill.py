@@ -203,6 +203,14 @@ class Distill(Section):
     )
     train: Training = Field(default_factory=Training, description="how the student is trained")
 
+    def weight_of(self, loss: DistillLoss) -> Weight:
+        """Return the weight of ``loss``: its own, or ``beta``."""
+        return self.beta if loss.weight is None else loss.weight
+
+    def temperature_of(self, loss: DistillLoss) -> Temperature:
+        """Return the temperature of ``loss``, where it has one: its own, or that of all."""
+        return self.temperature if loss.temperature is None else loss.temperature
+
     @property
     def has_teacher(self) -> bool:
         """Whether the recipe's teacher teaches."""
@@ -210,7 +218,7 @@ class Distill(Section):
 
     @model_validator(mode="after")
     def _some_loss(self) -> Distill:
-        weights = [self.beta if each.weight is None else each.weight for each in self.losses]
+        weights = [self.weight_of(each) for each in self.losses]
         if self.has_teacher and self.alpha == 0 and all(each == 0 for each in weights):
             raise ValueError("alpha and the weights of all losses are 0, so there is no loss to train on; raise one of them")
         return self

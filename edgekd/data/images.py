@@ -60,7 +60,7 @@ def image_size_of(source: Path | IO[bytes]) -> str:
     try:
         with Image.open(source) as image:
             return f"{image.width}x{image.height} {image.mode}"
-    except Exception:  # as in decode_image
+    except Exception:  # PIL raises anything; which image is broken is for the run to tell, by its name
         return "is empty" if _is_empty(source) else "cannot be decoded"
 
 
@@ -78,7 +78,7 @@ def kept_shape(sources: Iterable[Path | IO[bytes]], image_size: int | None) -> t
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE
                 sizes.add((image.width, image.height) if turned else (image.height, image.width))
                 grey = grey and image.mode in _GREY
-        except Exception:  # as in decode_image
+        except Exception:  # PIL raises anything; which image is broken is for the run to tell, by its name
             continue
     if image_size is not None and sizes:
         sizes = {(image_size, image_size)}

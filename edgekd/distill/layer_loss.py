@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from edgekd.distill.matching import Pair
 from edgekd.recipe_distill import DistillLoss
 
 
-class LayerTerm(nn.Module):
+class LayerTerm(nn.Module, ABC):
     """One loss between inner layers, without its weight.
 
     Args:
@@ -54,6 +55,6 @@ class LayerTerm(nn.Module):
             lines.append(f"{self.name}: {pair.student.shown} <- {pair.teacher.shown}" + (f", {adapter}" if adapter else ""))
         return lines
 
+    @abstractmethod
     def forward(self, student_seen: dict[str, Tensor], teacher_seen: dict[str, Tensor]) -> Tensor:
         """Return the loss of what the taps of both networks saw in one batch; no gradient flows to the teacher."""
-        raise NotImplementedError

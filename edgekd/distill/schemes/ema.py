@@ -87,10 +87,10 @@ def prepare_ema(options: Distill) -> Prepare:
         for loss in options.losses:
             arguments = {**loss.definition.hyperparameters, **loss.arguments}
             if "temperature" in arguments:
-                wanted = options.temperature if loss.temperature is None else loss.temperature
+                wanted = options.temperature_of(loss)
                 arguments["temperature"] = 1.0 if wanted == "auto" else wanted
                 facts[loss.name] = {"temperature": arguments["temperature"]}
-            weight = options.beta if loss.weight is None else loss.weight
+            weight = options.weight_of(loss)
             responses.append(ResponseTerm(loss, arguments))
             weights.append(1.0 if weight == "auto" else weight)
         alpha = 1.0 if options.alpha == "auto" else options.alpha

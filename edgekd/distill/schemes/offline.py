@@ -126,7 +126,7 @@ class OfflineLesson(Lesson):
         found = Weighting({"cross_entropy": None if alpha == "auto" else alpha})
         losses = [*(each.loss for each in self.responses), *(each.loss for each in self._layers)]
         for loss in losses:
-            weight = self.options.beta if loss.weight is None else loss.weight
+            weight = self.options.weight_of(loss)
             # Without cross-entropy there is nothing to compare with, and one term's size does not matter to AdamW.
             chosen = None if alpha else 1.0
             given = chosen if weight == "auto" else weight
@@ -190,7 +190,7 @@ def prepare_offline(
     """
     options, processes = recipe.distill, join_processes()
     accuracy = top1(teacher.logits("validation"), data.labels[data.splits.validation]).value
-    wanted = tuple(each for each in options.losses if (options.beta if each.weight is None else each.weight) != 0)
+    wanted = tuple(each for each in options.losses if options.weight_of(each) != 0)
     if not wanted:
         return Prepared(Lesson({"student": student}, training.label_smoothing, processes.gather))
     losses, told = fitting_losses(wanted, len(data.classes))
@@ -210,7 +210,7 @@ def prepare_offline(
         opened = stack.enter_context(voices(teacher, data.inputs, workspace, processes.device))
         ask, source = _asking(opened, processes), "live"
         shares = [each.source.weight for each in teacher.members]
-        layers, taps = _layer_terms(losses, student, opened[0], data, stack)
+        layers, taps = _layer_terms(losses, student, opened[0], stack)
     for layer in layers:
         facts[layer.name] = {"layers": [list(pair) for pair in layer.pairs]}
         told += layer.warnings
@@ -221,7 +221,7 @@ def prepare_offline(
 
 
 def _layer_terms(
-    losses: list[DistillLoss], student: Student, voice: Voice, data: Dataset, stack: ExitStack
+    losses: list[DistillLoss], student: Student, voice: Voice, stack: ExitStack
 ) -> tuple[list[LayerTerm], Taps | None]:
     inner = [each for each in losses if each.definition.inner_layers]
     if not inner:
@@ -273,7 +273,7 @@ def response_terms(
             continue
         arguments = {**loss.definition.hyperparameters, **loss.arguments}
         if "temperature" in arguments:
-            wanted = options.temperature if loss.temperature is None else loss.temperature
+            wanted = options.temperature_of(loss)
             if wanted != "auto":
                 arguments["temperature"] = wanted
             elif loss.definition.automatic_temperature:
