@@ -7,21 +7,24 @@ Run it on images in class folders, ``IMAGES/{train,test}/CLASS/``, as CIFAR-10 u
 
     python benchmarks/training_speed.py IMAGES --teacher-weights resnet20.safetensors --out runs/speed
 
-Every round trains one short epoch each way, on the same images with the same augmentation, batch size and threads; the order
-turns from round to round, medians count, ratios are taken within a round. ``--accuracy EPOCHS`` trains a whole student by the
-plain loop and by ours, with the same loss (T 4, 0.1/0.9), and compares them on the test split.
+Every round trains one short epoch each way, on the same images with the same augmentation, batch size and threads; every way
+has a process of its own, which waits while others run. The order turns from round to round, medians count, ratios are taken
+within a round. ``--accuracy EPOCHS`` trains a whole student by the plain loop and by ours, with the same loss (T 4, 0.1/0.9),
+and compares them on the test split. What is gained depends on the processor: bfloat16 pays where it has instructions for it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from torch.nn import functional
 from edgekd.data.batches import augment, batches
 from edgekd.data.dataset import Dataset
 from edgekd.data.load import load_data
+from edgekd.distill.allocator import reused_memory
 from edgekd.distill.control import paired_difference
 from edgekd.distill.lesson import Lesson, Student
 from edgekd.distill.processes import join_processes
@@ -51,6 +55,7 @@ from edgekd.workspace import Workspace, open_workspace
 AUGMENT = Augment(crop_padding=4, flip=True)
 RATE, BATCH = 4e-3, 128
 KEYS = 8
+WAYS = {"plain loop": "plain", "live teacher": "live", "kept targets": "stored", "no teacher": "alone"}
 
 
 class Bench:
@@ -93,7 +98,7 @@ class Bench:
                     schedule.step()
         return model.eval()
 
-    def ours(self, data: Dataset, epochs: int, way: str, precision: str) -> nn.Module:
+    def ours(self, data: Dataset, epochs: int, way: str, options: argparse.Namespace) -> nn.Module:
         """Train by edgekd: ``live``, ``stored`` or ``alone``."""
         model = self.student()
         student = Student(model, self.spec)
@@ -101,10 +106,10 @@ class Bench:
             epochs=epochs,
             batch_size=BATCH,
             learning_rate=RATE,
-            precision=precision,
+            precision=options.precision,
             layout="channels_last",  # type: ignore[arg-type]
         )
-        with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        with ExitStack() as stack, reused_memory(), tempfile.TemporaryDirectory() as folder:
             prepared = self.prepared(stack, student, training, way)
             seed = 0 if prepared.seed is None else prepared.seed
             augmentations = Augmentations(AUGMENT, seed, prepared.keys)
@@ -131,7 +136,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=6400, help="images of a round, a multiple of 128")
     parser.add_argument("--accuracy", type=int, default=0, metavar="EPOCHS", help="compare whole trainings too")
+    parser.add_argument("--accuracy-samples", type=int, help="training images of that comparison; default: all")
     options = parser.parse_args()
+    with ExitStack() as stack:
+        bench = opened(stack, options.out / "prepared", options)
+        found: dict[str, Any] = {"threads": options.threads, "precision": options.precision}
+        found["speed"] = speed(options)
+        if options.accuracy:
+            found["accuracy"] = accuracy(bench, options)
+    (options.out / "speed.json").write_text(json.dumps(found, indent=2))
+
+
+def opened(stack: ExitStack, folder: Path, options: argparse.Namespace) -> Bench:
+    """Return the data and the teacher, prepared in ``folder`` or found there."""
     set_threads(options.threads)
     recipe = recipe_from_mapping({
         "threads": options.threads, "data": {"source": f"folder:{options.images.absolute()}", "validation": 0.1,
@@ -139,36 +156,47 @@ def main() -> None:
         "teacher": {"model": "zoo:resnet20", "weights": str(options.teacher_weights.absolute())},
         "distill": {"alpha": 0.1, "beta": 0.9, "temperature": 4},
     })  # fmt: skip
-    with open_workspace(options.out, Silent()) as workspace:
-        data = load_data(recipe, workspace)
-        teacher = prepare_teacher(recipe, data, options.threads, False, workspace)
-        assert teacher is not None
-        bench = Bench(recipe, data, teacher, workspace)
-        found = {"threads": options.threads, "precision": options.precision, "speed": speed(bench, options)}
-        if options.accuracy:
-            found["accuracy"] = accuracy(bench, options)
-    (options.out / "speed.json").write_text(json.dumps(found, indent=2))
+    workspace = stack.enter_context(open_workspace(folder, Silent()))
+    data = load_data(recipe, workspace)
+    teacher = prepare_teacher(recipe, data, options.threads, False, workspace)
+    assert teacher is not None
+    return Bench(recipe, data, teacher, workspace)
 
 
-def speed(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
-    """Return images per second of each way, and ratios to the plain loop and to training alone."""
-    data = bench.data
-    few = replace(data.splits, train=data.splits.train[: options.samples], validation=data.splits.validation[:10])
-    short = replace(data, splits=few)
-    ways: dict[str, Callable[[], Any]] = {
-        "plain loop": lambda: bench.plain(short, 1),
-        "live teacher": lambda: bench.ours(short, 1, "live", options.precision),
-        "kept targets": lambda: bench.ours(short, 1, "stored", options.precision),
-        "no teacher": lambda: bench.ours(short, 1, "alone", options.precision),
-    }
-    ways["kept targets"]()  # fills the store, which is made once and not what is measured
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(options.rounds):
-        order = list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]
-        for name in order:
+def work(way: str, options: argparse.Namespace, pipe: Connection) -> None:
+    """Train one short epoch by ``way`` each time it is asked to; answer with its seconds."""
+    with ExitStack() as stack:
+        bench = opened(stack, options.out / way, options)
+        splits = bench.data.splits
+        few = replace(splits, train=splits.train[: options.samples], validation=splits.validation[:10])
+        short = replace(bench.data, splits=few)
+        while pipe.recv():
             started = time.perf_counter()
-            ways[name]()
-            rates[name].append(options.samples / (time.perf_counter() - started))
+            if way == "plain":
+                bench.plain(short, 1)
+            else:
+                bench.ours(short, 1, way, options)
+            pipe.send(time.perf_counter() - started)
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Return images per second of each way, and ratios to the plain loop and to training alone."""
+    context, pipes = multiprocessing.get_context("spawn"), {}
+    for name, way in WAYS.items():
+        if not (options.out / way).exists():
+            shutil.copytree(options.out / "prepared", options.out / way, ignore=shutil.ignore_patterns("lock", "holder.json"))
+        pipes[name], other = context.Pipe()
+        context.Process(target=work, args=(way, options, other), daemon=True).start()
+    rates: dict[str, list[float]] = {name: [] for name in WAYS}
+    for number in range(options.rounds + 1):
+        order = list(WAYS)[number % len(WAYS) :] + list(WAYS)[: number % len(WAYS)]
+        for name in order:
+            pipes[name].send(True)
+            seconds = pipes[name].recv()
+            if number:  # the first round fills the store and compiles, which is done once and not what is measured
+                rates[name].append(options.samples / seconds)
+    for pipe in pipes.values():
+        pipe.send(False)
     result: dict[str, Any] = {name: statistics.median(each) for name, each in rates.items()}
     for name, base in (("live teacher", "plain loop"), ("kept targets", "plain loop"), ("kept targets", "no teacher")):
         ratios = [own / other for own, other in zip(rates[name], rates[base], strict=True)]
@@ -181,12 +209,13 @@ def speed(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 
 def accuracy(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """Return top-1 accuracies of whole trainings, and the paired difference to the plain loop's."""
-    data = bench.data
+    splits = bench.data.splits
+    data = replace(bench.data, splits=replace(splits, train=splits.train[: options.accuracy_samples]))
     labels = data.labels[data.splits.test]
     models = {
         "plain loop": bench.plain(data, options.accuracy),
-        "live teacher": bench.ours(data, options.accuracy, "live", options.precision),
-        "kept targets": bench.ours(data, options.accuracy, "stored", options.precision),
+        "live teacher": bench.ours(data, options.accuracy, "live", options),
+        "kept targets": bench.ours(data, options.accuracy, "stored", options),
     }
     right = {name: predict(each, bench.spec, data, data.splits.test).argmax(1) == labels for name, each in models.items()}
     result: dict[str, Any] = {}

@@ -57,7 +57,7 @@ def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def augment(
     images: NDArray[np.float32], indices: NDArray[np.int64], options: Augment, seed: int, epoch: int
 ) -> NDArray[np.float32]:
-    """Return randomly cropped and mirrored copies of ``images``.
+    """Return randomly cropped and mirrored copies of ``images``, in memory with their channels last.
 
     Args:
         images: Normalised, ``float32 [batch, channels, height, width]``.
@@ -66,23 +66,23 @@ def augment(
         seed: The recipe's seed.
         epoch: Epoch, from 0.
     """
+    if not options.crop_padding and not options.flip:
+        return images
     count, channels, height, width = images.shape
-    padding = options.crop_padding
-    rows = np.broadcast_to(np.arange(height), (count, height))
-    columns = np.broadcast_to(np.arange(width), (count, width))
+    tops = lefts = np.zeros(count, np.int64)
+    mirrored = np.zeros(count, bool)
+    padded, padding = images.transpose(0, 2, 3, 1), options.crop_padding
     if padding:
-        images = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+        padded = np.zeros((count, height + 2 * padding, width + 2 * padding, channels), images.dtype)
+        padded[:, padding : padding + height, padding : padding + width] = images.transpose(0, 2, 3, 1)
         choices = np.uint64(2 * padding + 1)
-        rows = rows + (random_bits(seed, epoch, indices, _CROP_ROW) % choices).astype(np.int64)[:, None]
-        columns = columns + (random_bits(seed, epoch, indices, _CROP_COLUMN) % choices).astype(np.int64)[:, None]
+        tops = (random_bits(seed, epoch, indices, _CROP_ROW) % choices).astype(np.int64)
+        lefts = (random_bits(seed, epoch, indices, _CROP_COLUMN) % choices).astype(np.int64)
     if options.flip:
         mirrored = (random_bits(seed, epoch, indices, _FLIP) >> np.uint64(63)).astype(bool)
-        columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
-    if not padding and not options.flip:
-        return images
-    return images[
-        np.arange(count)[:, None, None, None],
-        np.arange(channels)[None, :, None, None],
-        rows[:, None, :, None],
-        columns[:, None, None, :],
-    ]
+    made = np.empty((count, height, width, channels), images.dtype)
+    # Slices image by image copy whole rows of pixels: faster than one index for each value.
+    for place, (top, left, mirror) in enumerate(zip(tops.tolist(), lefts.tolist(), mirrored.tolist(), strict=True)):
+        crop = padded[place, top : top + height, left : left + width]
+        made[place] = crop[:, ::-1] if mirror else crop
+    return made.transpose(0, 3, 1, 2)

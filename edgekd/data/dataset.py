@@ -67,7 +67,10 @@ class Dataset:
         return tuple(read_lines(self.ids_file))
 
     def batch(self, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Return samples as a network takes them: images ``float32 [len(indices), channels, height, width]``, normalised."""
+        """Return samples as a network takes them: images ``float32 [len(indices), channels, height, width]``, normalised.
+
+        Images lie in memory with their channels last, as they are stored and as networks train fastest.
+        """
         return {each.name: self._normalised(self.raw[each.name], each, indices) for each in self.inputs}
 
     def batches(self, indices: NDArray[np.int64], size: int) -> Iterator[dict[str, NDArray[Any]]]:
@@ -78,9 +81,12 @@ class Dataset:
     def _normalised(self, raw: Raw, spec: TensorSpec, indices: NDArray[np.int64]) -> NDArray[Any]:
         values = raw.array[indices]
         if raw.full_scale is not None:
-            values = values.astype(np.float32) / np.float32(raw.full_scale)
+            values = values.astype(np.float32)
+            values /= np.float32(raw.full_scale)
         if spec.mean is not None and spec.std is not None:
-            values = (values.astype(np.float32) - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
-        if spec.layout == "NCHW":
-            values = values.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(values, dtype=spec.dtype)
+            values = values.astype(np.float32, copy=raw.full_scale is None)
+            # Statistics of whole samples: a short last axis would be walked through one channel at a time.
+            values -= np.broadcast_to(np.asarray(spec.mean, np.float32), values.shape[1:]).copy()
+            values /= np.broadcast_to(np.asarray(spec.std, np.float32), values.shape[1:]).copy()
+        values = np.ascontiguousarray(values, dtype=spec.dtype)
+        return values.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else values

@@ -42,6 +42,9 @@ class Lesson(nn.Module):
         gather: Joins the rows of all processes, see :class:`~edgekd.distill.processes.Processes`.
     """
 
+    teacher_accuracy: float | None = None
+    """Top-1 of the teacher on the validation split, if there is one."""
+
     def __init__(self, students: dict[str, Student], label_smoothing: float = 0.0, gather: Gather = alone) -> None:
         super().__init__()
         self.networks = nn.ModuleDict({name: each.module for name, each in students.items()})

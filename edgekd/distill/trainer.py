@@ -23,12 +23,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from edgekd.data.batches import augment, batches, steps_per_epoch
 from edgekd.data.dataset import Dataset
 from edgekd.data.mixing import draw_mixing, mix_images, mix_targets
-from edgekd.distill.automatic import WILD, Weighting
+from edgekd.distill.automatic import Weighting
 from edgekd.distill.batch import Batch
 from edgekd.distill.checkpoint import Place, load_checkpoint, save_checkpoint
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.processes import Processes
 from edgekd.distill.schedule import learning_rate
+from edgekd.distill.watch import overtaken, wild_weights
 from edgekd.errors import Interrupted, ModelError
 from edgekd.models.spec import call
 from edgekd.models.tensors import ModelSpec
@@ -72,7 +73,7 @@ class Trained:
         history: One entry per epoch: its mean ``loss``, and top-1 accuracy on the ``validation`` split, of networks beside
             the first one as ``validation NAME``.
         weighting: Weights of the terms, and what was measured for them.
-        warnings: What the user should know.
+        warnings: What the user should know; the listener was told as soon as it showed.
     """
 
     history: list[dict[str, float]]
@@ -149,7 +150,9 @@ class _Run:
         self.lesson.close()
         self.lesson.to("cpu").eval()
         self.listener.stage_advanced(self.total, self.total, self._note())
-        return Trained(self.place.history, self.weighting, self._warnings())
+        reached = self.place.history[-1]["validation"]
+        warnings = (*wild_weights(self.weighting), *overtaken(reached, self.lesson.teacher_accuracy))
+        return Trained(self.place.history, self.weighting, warnings)
 
     def _step(self, indices: NDArray[np.int64]) -> float:
         place, training = self.place, self.training
@@ -162,6 +165,8 @@ class _Run:
             values, reaches = self.wrapped(batch)
         if self.weighting.due(at):
             self._measure(values, reaches)
+        if at + 1 == self.weighting.window:
+            self._tell(wild_weights(self.weighting))
         result = self.weighting.total(values, at / self.total)
         value = result.item()
         if self.processes.count > 1:
@@ -252,6 +257,8 @@ class _Run:
                 judged, self.lesson.specs[name], self.data, held_out, self.training.precision, self.processes.device
             )
             entry["validation" if index == 0 else f"validation {name}"] = top1(logits, self.data.labels[held_out]).value
+        if not any(overtaken(each["validation"], self.lesson.teacher_accuracy) for each in place.history):
+            self._tell(overtaken(entry["validation"], self.lesson.teacher_accuracy))
         place.history.append(entry)
         place.epoch, place.step, place.loss_sum = place.epoch + 1, 0, 0.0
         if self.training.early_stopping is not None:
@@ -283,20 +290,13 @@ class _Run:
             average.load_state_dict(groups[f"average {name}"], strict=True)
         self.weighting.restore(self.place.weighting)
 
+    def _tell(self, warnings: tuple[str, ...]) -> None:
+        for warning in warnings:
+            self.listener.warned(warning)
+
     def _note(self) -> str:
         known = f", validation {self.place.history[-1]['validation']:.1%}" if self.place.history else ""
         return f"epoch {min(self.place.epoch + 1, self.training.epochs)}/{self.training.epochs}{known}"
-
-    def _warnings(self) -> tuple[str, ...]:
-        told = []
-        for name, ratio in self.weighting.ratios.items():
-            given = self.weighting.given[name]
-            if given is not None and given > 0 and not 1 / WILD < given * ratio < WILD:
-                told.append(
-                    f"{name} of weight {given:g} has a gradient {given * ratio:.2g} times that of cross-entropy; "
-                    f"a weight of {self.weighting.targets.get(name, 1.0) / ratio:.2g} would balance them"
-                )
-        return tuple(told)
 
 
 def _optimizer(learned: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
@@ -324,9 +324,8 @@ def tensors(
 ) -> dict[str, Tensor]:
     """Return a batch as tensors, images in the layout asked for."""
     made = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    if layout != "channels_last":
-        return made
-    return {name: each.contiguous(memory_format=torch.channels_last) if each.ndim == 4 else each for name, each in made.items()}
+    order = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    return {name: each.contiguous(memory_format=order) if each.ndim == 4 else each for name, each in made.items()}
 
 
 def predict(

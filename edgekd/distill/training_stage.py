@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edgekd.data.dataset import Dataset
+from edgekd.distill.allocator import reused_memory
 from edgekd.distill.lesson import Lesson, Student
 from edgekd.distill.processes import join_processes
 from edgekd.distill.teacher import TEST_LOGITS, VALIDATION_LOGITS
@@ -112,7 +113,6 @@ class Prepared:
         seed: Of the augmentations; ``None``: the training's own.
         facts: For the report.
         warnings: What the user should know.
-        teacher_accuracy: On the validation split, if there is a teacher.
     """
 
     lesson: Lesson
@@ -120,7 +120,6 @@ class Prepared:
     seed: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    teacher_accuracy: float | None = None
 
 
 Prepare = Callable[[ExitStack, dict[str, Student], Training], Prepared]
@@ -192,17 +191,15 @@ def train_stage(
         torch.manual_seed(seed)
         students = {name: Student(_built(each), each.spec) for name, each in task.trainees.items()}
         with ExitStack() as stack:
+            stack.enter_context(reused_memory())
             prepared = prepare(stack, students, training)
             for warning in prepared.warnings:
                 workspace.listener.warned(warning)
             augmentations = Augmentations(recipe.data.augment, seed if prepared.seed is None else prepared.seed, prepared.keys)
             trained = train(prepared.lesson, data, training, augmentations, seed, folder, workspace.listener, processes)
-        told = (*trained.warnings, *_behind(prepared, trained))
-        for warning in told:
-            workspace.listener.warned(warning)
         kept = _kept(task, trained)
         result = _judged(students[kept], data, folder) if processes.is_main else {}
-        facts = _facts(task, training, prepared, trained, kept) | {"warnings": [*prepared.warnings, *told]}
+        facts = _facts(task, training, prepared, trained, kept) | {"warnings": [*prepared.warnings, *trained.warnings]}
         return {**result, "spec": students[kept].spec.to_json(), "history": trained.history, "facts": facts}
 
     references = " and ".join(dict.fromkeys(each.spec.reference for each in task.trainees.values()))
@@ -235,17 +232,6 @@ def _judged(student: Student, data: Dataset, folder: Path) -> dict[str, Any]:
     clear_checkpoint(folder)
     metric = top1(logits, data.labels[data.splits.test])
     return {"cost": asdict(cost(model, spec)), "metric": asdict(metric)}
-
-
-def _behind(prepared: Prepared, trained: Trained) -> list[str]:
-    """Return what to say if the student has overtaken its teacher."""
-    reached, teacher = trained.history[-1]["validation"], prepared.teacher_accuracy
-    if teacher is None or reached <= teacher:
-        return []
-    return [
-        f"the student is better than its teacher on the validation split, {reached:.1%} and {teacher:.1%}: a better teacher "
-        "would help more than any loss; distill.control=true says whether this one helped"
-    ]
 
 
 def _facts(task: Task, training: Training, prepared: Prepared, trained: Trained, kept: str) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class OfflineLesson(Lesson):
         gather: Joins the rows of all processes.
     """
 
+    teacher_accuracy: float
+
     def __init__(
         self, student: Student, options: Distill, label_smoothing: float, responses: list[ResponseTerm],
         layers: list[LayerTerm], ask: Ask, shares: list[float], rule: str, teacher_taps: Taps | None,
@@ -217,7 +219,7 @@ def prepare_offline(
     lesson = OfflineLesson(
         student, options, training.label_smoothing, responses, layers, ask, shares, rule, taps, accuracy, processes.gather
     )
-    return Prepared(lesson, keys, seed, {"terms": facts, "soft_targets": source}, tuple(told), accuracy)
+    return Prepared(lesson, keys, seed, {"terms": facts, "soft_targets": source}, tuple(told))
 
 
 def _layer_terms(
