@@ -9,7 +9,9 @@ Run it on images in class folders, ``IMAGES/{train,test}/CLASS/``, as CIFAR-10 u
 It trains a ResNet-20 (or takes ``--teacher-weights``), then a ResNet-8 by every method and seed. Each line of the table is one
 run of ``edgekd.compress`` and its control: the same student with the same first weights, images and epochs, without a
 teacher. Intervals of single accuracies are Wilson's, those of gains are paired, both of 95 %, over the 10,000 test images;
-they do not hold what another seed would change, which the seeds show. Hours on two cores; killed, it continues.
+they do not hold what another seed would change, which the seeds show. With a folder IMAGES/validation all seeds have the same
+splits and share the kept outputs of the teacher. Hours on two cores; killed, it continues. Seeds may run side by side, each in
+a command of its own; the command for all of them then makes one table of what they left.
 """
 
 from __future__ import annotations
@@ -51,18 +53,21 @@ def recipe(options: argparse.Namespace, seed: int, distill: dict[str, Any]) -> d
     """Return the recipe of one line."""
     training = {
         "batch_size": options.batch_size, "optimizer": "sgd", "learning_rate": 0.2, "weight_decay": 5e-4,
-        "precision": options.precision,
+        "precision": options.precision, "compile": options.compile,
     }  # fmt: skip
     teacher: dict[str, Any] = {"model": "zoo:resnet20", "train": {"epochs": options.teacher_epochs, **training}}
     if options.teacher_weights:
         teacher["weights"] = str(options.teacher_weights.absolute())
+    has_validation = (options.images / "validation").is_dir()
+    kept = options.out / ("soft-targets" if has_validation else f"soft-targets-{seed}")
     return {
         "name": "quality", "seed": seed, "threads": options.threads,
         "data": {"source": f"folder:{options.images.absolute()}", "validation": 0.1,
                  "augment": {"crop_padding": 4, "flip": True}},
         "teacher": teacher,
         "student": {"model": "zoo:resnet8"},
-        "distill": {"control": True, "train": {"epochs": options.epochs, **training}, **distill},
+        "distill": {"control": True, "train": {"epochs": options.epochs, **training},
+                    "soft_targets": {"folder": str(kept.absolute())}, **distill},
         "export": {"artifacts": ["onnx-fp32"]}, "benchmark": {"runs": 10, "warmup": 0},
     }  # fmt: skip
 
@@ -76,7 +81,8 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=int, default=24)
     parser.add_argument("--teacher-weights", type=Path, help="a ResNet-20's, instead of training it")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--compile", action="store_true", help="train by torch.compile")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", help="names of methods")
