@@ -2,9 +2,11 @@
 
 Claim: ``auto`` is within the noise of the best of the grid, on two data sets, without having seen it.
 
-The embedded digits take minutes, images in class folders hours (``IMAGES/{train,test}/CLASS/``, as CIFAR-10 unpacks)::
+The embedded digits take minutes, spoken ones longer (``SOUNDS/{train,test}/CLASS/*.wav``, as the Free Spoken Digit Dataset
+unpacks), images in class folders hours (``IMAGES/{train,test}/CLASS/``, as CIFAR-10 unpacks)::
 
     python benchmarks/automatic_settings.py --out runs/automatic --seeds 0 1 2 3 4
+    python benchmarks/automatic_settings.py --sounds SOUNDS --seeds 0 1 2
     python benchmarks/automatic_settings.py --images IMAGES --teacher-weights resnet20.safetensors --seeds 0
 
 The grid is temperature 1, 2, 4, 8 by four shares of the teacher: ``alpha = 1 - share, beta = share``.
@@ -37,6 +39,15 @@ GRID: dict[str, dict[str, Any]] = {
 def recipe(options: argparse.Namespace, seed: int, distill: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe of one training."""
     small = {"export": {"artifacts": ["onnx-fp32"]}, "benchmark": {"runs": 10, "warmup": 0}, "seed": seed}
+    if options.sounds is not None:
+        return {
+            "name": "automatic", "threads": options.threads,
+            "data": {"source": f"audio-folder:{options.sounds.absolute()}", "validation": 0.1},
+            "teacher": {"model": "zoo:ds_cnn", "train": {"epochs": 10, "batch_size": 64, "learning_rate": 5e-3}},
+            "student": {"model": "zoo:ds_cnn", "arguments": {"width": 0.25}},
+            "distill": {"train": {"epochs": options.epochs or 6, "batch_size": 64, "learning_rate": 5e-3}, **distill},
+            **small,
+        }  # fmt: skip
     if options.images is None:
         return {
             "name": "automatic", "threads": options.threads,
@@ -62,6 +73,7 @@ def main() -> None:
     """Train by ``auto`` and every setting of the grid, for every seed; print the table and leave it in a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder with train/ and test/, a folder per class in each; else digits")
+    parser.add_argument("--sounds", type=Path, help="folder with train/ and test/ of WAV files, a folder per class in each")
     parser.add_argument("--teacher-weights", type=Path, help="a ResNet-20's, instead of training it")
     parser.add_argument("--out", type=Path, default=Path("runs/automatic"))
     parser.add_argument("--epochs", type=int, help="of every student")
@@ -71,8 +83,9 @@ def main() -> None:
     settings = {"auto": {}, **GRID}
     right: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in settings}
     chosen = []
+    options.out = options.out / ("sounds" if options.sounds else "images" if options.images else "digits")
     for seed in options.seeds:
-        out = options.out / ("digits" if options.images is None else "images") / f"seed-{seed}"
+        out = options.out / f"seed-{seed}"
         for name, distill in settings.items():
             report = edgekd.compress(recipe(options, seed, distill), out)
             right[name].append(_right(report, out))

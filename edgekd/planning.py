@@ -18,6 +18,7 @@ from edgekd.devices.profiles import load_profile, usable_cores
 from edgekd.distill.layer_needs import check_layer_needs
 from edgekd.distill.soft_target_use import stores_targets, why_live
 from edgekd.errors import UsageError
+from edgekd.flavours import FLAVOURS, sources
 from edgekd.gates import check_gates_possible
 from edgekd.models.catalog import ZOO
 from edgekd.models.derive import derive_student
@@ -96,21 +97,33 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     if preview.kind == "text" and importlib.util.find_spec("tokenizers") is None:
         raise UsageError("text needs tokenizers, not installed here", "pip install 'edgekd[hub]'")
     names = [file_name(name) for name in asked.export.artifacts]
-    quantized = [name for name in names if "fp32" not in name]
-    ranges = f"; int8 with {activation_ranges(asked.quantize.activations, preview.kind)} ranges of activations"
     host = load_profile("host")
     stages = [
         PlannedStage("data", _data(asked, preview)),
         *_teachers(asked),
         *_students(asked, student, _layers(asked, preview)),
-        PlannedStage("export", ", ".join(name for name in names if "fp32" in name) or "float32 files to quantize from"),
-        PlannedStage(
-            "quantize", ", ".join(quantized) + (ranges if any("int8" in name for name in quantized) else "") or "nothing"
-        ),
+        *_files(asked, preview),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
     ]  # fmt: skip
     return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names))
+
+
+def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
+    """Return a line for the export and one for every file made from exported ones, with where it is of use."""
+    wanted = recipe.export.artifacts
+    exported = [name for name in sources(wanted) if FLAVOURS[name].source is None]
+    stages = [PlannedStage("export", ", ".join(file_name(name) for name in exported))]
+    for name in sources(wanted):
+        flavour = FLAVOURS[name]
+        if flavour.source is None:
+            continue
+        what = flavour.what
+        if flavour.activations == "auto":
+            what += f"; {activation_ranges(recipe.quantize.activations, preview.kind)} ranges of activations"
+        used = f". For {flavour.devices}" if name in wanted else ", to make others from"
+        stages.append(PlannedStage(name, f"{what}{used}"))
+    return stages
 
 
 _LEAST_BATCH = 4

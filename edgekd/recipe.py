@@ -12,17 +12,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from edgekd.data.sources import SOURCES
+from edgekd.flavours import ARTIFACT_NAMES, DEFAULT_ARTIFACTS, ArtifactName
 from edgekd.models.references import KINDS, kind_of
 from edgekd.recipe_distill import Distill, Training
 from edgekd.recipe_section import Arguments, DataSource, ModelReference, Section, StudentReference
 
 __all__ = [
-    "ARTIFACTS", "ArtifactName", "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "Quantize",
+    "ArtifactName", "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "Quantize",
     "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
 ]  # fmt: skip
-
-ArtifactName = Literal["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8"]
-ARTIFACTS: tuple[ArtifactName, ...] = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
 
 
 class Augment(Section):
@@ -168,7 +166,7 @@ class Export(Section):
     """Which files are made."""
 
     artifacts: Annotated[tuple[ArtifactName, ...], Field(min_length=1)] = Field(
-        ARTIFACTS, description="any of " + ", ".join(ARTIFACTS)
+        DEFAULT_ARTIFACTS, description="any of " + ", ".join(ARTIFACT_NAMES)
     )
 
     @model_validator(mode="after")

@@ -18,15 +18,16 @@ Array = NDArray[Any]
 Run = Callable[[dict[str, Array]], dict[str, Array]]
 """From inputs to outputs by name, raw as the runtime takes and gives them."""
 
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
+RUNTIMES = {"onnx": "onnxruntime", "ort": "onnxruntime", "tflite": "litert"}
 _ONNX_TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
-    "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
+    "tensor(int8)": "int8", "tensor(int16)": "int16", "tensor(int32)": "int32", "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
 }  # fmt: skip
 
 
 def open_onnx(path: str, threads: int | None = None) -> tuple[Run, list[dict[str, Any]], list[dict[str, Any]]]:
-    """Load an ONNX file; return how to run it, and its inputs and outputs as the runtime tells them."""
+    """Load an ONNX or ``.ort`` file; return how to run it, and its inputs and outputs as the runtime tells them."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -96,8 +97,8 @@ def open_tflite(path: str, threads: int | None = None) -> tuple[Run, list[dict[s
 
 
 def open_artifact(path: str, kind: str, threads: int | None = None) -> tuple[Run, list[dict[str, Any]], list[dict[str, Any]]]:
-    """Load a file of format ``kind`` (``onnx`` or ``tflite``) in its runtime with ``threads`` threads."""
-    return open_onnx(path, threads) if kind == "onnx" else open_tflite(path, threads)
+    """Load a file of format ``kind`` (``onnx``, ``ort`` or ``tflite``) in its runtime with ``threads`` threads."""
+    return open_tflite(path, threads) if kind == "tflite" else open_onnx(path, threads)
 
 
 def describe(found: list[dict[str, Any]], specs: tuple[TensorSpec, ...], kind: str) -> list[dict[str, Any]]:

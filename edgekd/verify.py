@@ -20,6 +20,9 @@ from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
 from edgekd.tasks.classification import Metric, agreement, top1
 from edgekd.workspace import Workspace
 
+_INT4_SHARE = 0.5
+"""Weights in int4 among those in int4 and int8: a file called int4 has most of them in 4 bits."""
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -47,7 +50,7 @@ class Verified:
         inputs, outputs: What it takes and gives, as in ``report.json``.
         metric: On the test split.
         parity: Against the PyTorch student.
-        dtypes: Census of the file: ``int8_weights`` and ``int8_ops``, shares.
+        dtypes: Census of the file, see :func:`edgekd.census.census`.
     """
 
     artifact: Artifact
@@ -103,7 +106,7 @@ def _verify(artifact: Artifact, data: Dataset, student: TrainedModel, workspace:
         return {**described, "metric": asdict(top1(outputs, data.labels[test])), "parity": asdict(parity)}
 
     inputs = {"artifact": artifact.sha256, "data": data.digest, "student": student.digest}
-    what = f"{len(test):,} test samples in {'ONNX Runtime' if artifact.format == 'onnx' else 'LiteRT'}"
+    what = f"{len(test):,} test samples in {artifact.runtime}"
     result = workspace.stage(f"verify-{artifact.name}", what, inputs, work, _describe).result
     metric = result["metric"]
     return Verified(
@@ -144,10 +147,16 @@ def _gates(limits: Gates, teacher: Teacher | None, student: TrainedModel, each: 
     elif precision == "fp16":
         at_most("max error / output range", limits.fp16_max_error, each.parity.relative_error)
         at_least("top-1 agreement", limits.fp16_agreement, each.parity.agreement)
+        at_least("16-bit share of weight bytes", limits.int8_weight_share, each.dtypes["fp16_weights"])
     else:
         at_least("top-1 agreement", limits.int8_agreement, each.parity.agreement)
         at_most("metric drop in points", limits.int8_max_drop, 100 * (student.metric.value - each.metric.value))
-        at_least("int8 share of weight bytes", limits.int8_weight_share, each.dtypes["int8_weights"])
+        int8, int4 = each.dtypes["int8_weights"], 2 * each.dtypes["int4_weights"]  # as if each weight in 4 bits had 8
+        what = "int8 and int4" if precision == "int4" else "int8"
+        share = (int8 + int4) / (1 + int4 / 2)
+        at_least(f"{what} share of weight bytes", limits.int8_weight_share, share)
+        if precision == "int4":
+            at_least("int4 share of weights in integers", _INT4_SHARE, int4 / max(int8 + int4, 1e-9))
     if limits.max_teacher_drop is not None and teacher is not None:
         at_most("drop from teacher in points", limits.max_teacher_drop, 100 * (teacher.metric.value - each.metric.value))
     if limits.max_size_kib is not None:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from edgekd.errors import DataError, RecipeError, UsageError
+from edgekd.flavours import DEFAULT_ARTIFACTS
 from edgekd.planning import plan, resolve_recipe
-from edgekd.recipe import ARTIFACTS, Recipe
+from edgekd.recipe import Recipe
 from edgekd.recipe_file import recipe_from_mapping, shipped_recipes
 
 ONNX = "export.artifacts=[onnx-fp32, onnx-int8]"
@@ -173,7 +174,7 @@ def test_missing_packages_are_refused_with_a_way_out(monkeypatch: pytest.MonkeyP
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ai_edge_quantizer" else real(name))
     with pytest.raises(UsageError, match=r"need .*ai-edge-quantizer.*not installed") as error:
-        plan({"export": {"artifacts": list(ARTIFACTS)}})
+        plan({"export": {"artifacts": list(DEFAULT_ARTIFACTS)}})
     assert error.value.hint == "pip install 'edgekd[tflite]', or leave them out: 'export.artifacts=[onnx-fp32, onnx-int8]'"
     with pytest.raises(UsageError) as error:
         plan({"export": {"artifacts": ["tflite-fp32"]}})

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd.errors import RecipeError, RecipeProblem, UsageError
-from edgekd.recipe import ARTIFACTS, Data, Distill, Export, Gates, Recipe, Training
+from edgekd.flavours import ARTIFACT_NAMES
+from edgekd.recipe import Data, Distill, Export, Gates, Recipe, Training
 from edgekd.recipe_file import commented_recipe, dump_recipe, find_recipe, load_recipe, recipe_from_mapping, shipped_recipes
 from edgekd.recipe_yaml import parse_yaml
 from tests.recipe_mutations import mutations
@@ -46,7 +47,7 @@ def test_commented_recipe_explains_every_key_and_loads_back(tmp_path: Path) -> N
     seed=st.integers(0, 2**32 - 1),
     temperature=st.floats(0.05, 100),
     rate=st.floats(1e-300, 10),
-    artifacts=st.lists(st.sampled_from(ARTIFACTS), min_size=1, unique=True),
+    artifacts=st.lists(st.sampled_from(ARTIFACT_NAMES), min_size=1, unique=True),
     size=st.none() | st.floats(1e-6, 1e12),
 )
 def test_dump_loads_back(

@@ -36,12 +36,32 @@ def test_int8_must_agree_keep_its_metric_and_be_int8(finished: Report) -> None:
     assert len(good) == 3
     n = verified.metric.n
     lost = proportion("top1", round(finished.student.metric.value * n) - 4, n)  # 4 of 359 is 1.11 points
-    bad = replace(
-        verified, parity=replace(verified.parity, agreement=0.979), metric=lost, dtypes={"int8_weights": 0.89, "int8_ops": 1.0}
-    )
+    little = {**verified.dtypes, "int8_weights": 0.89}
+    bad = replace(verified, parity=replace(verified.parity, agreement=0.979), metric=lost, dtypes=little)
     gates = _gates(finished, bad)
     assert not any(gate.passed for gate in gates.values())
     assert gates["metric drop in points"].value == pytest.approx(100 * 4 / n)
+
+
+def test_a_file_called_fp16_must_have_16_bit_weights(finished: Report) -> None:
+    verified = _verified(finished, "tflite-fp16")
+    assert _gates(finished, verified)["16-bit share of weight bytes"].passed
+    skipped = replace(verified, dtypes={**verified.dtypes, "fp16_weights": 0.0})
+    assert not _gates(finished, skipped)["16-bit share of weight bytes"].passed
+
+
+@pytest.mark.parametrize(
+    ("int8", "int4", "few", "mostly"), [(0.0, 1.0, True, True), (1.0, 0.0, True, False), (0.0, 0.8, False, True), (0.2, 0.8, True, True)]
+)  # fmt: skip
+def test_a_file_called_int4_has_most_weights_in_4_bits(
+    finished: Report, int8: float, int4: float, few: bool, mostly: bool
+) -> None:
+    """Shares are of bytes; 0.8 of them in int4 and the rest in float32 are only 8 of 9 bytes as if all had 8 bits."""
+    verified = _verified(finished, "onnx-int8")
+    called = replace(verified.artifact, name="onnx-int4-weights")
+    gates = _gates(finished, replace(verified, artifact=called, dtypes={"int8_weights": int8, "int4_weights": int4}))
+    assert gates["int8 and int4 share of weight bytes"].passed == few
+    assert gates["int4 share of weights in integers"].passed == mostly
 
 
 def test_a_better_metric_is_no_drop(finished: Report) -> None:

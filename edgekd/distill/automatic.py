@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MANY_CLASSES = 500
+_SOFTEST = 4.0
 _SAMPLES = 512
 _MEASURED_SHARE = 0.05
 _MEASURES = 10
@@ -34,11 +35,12 @@ WILD = 100.0
 
 
 def automatic_temperature(teacher_logits: NDArray[np.float32], mixes: bool, fine_tunes: bool = False) -> float:
-    """Return a temperature for a teacher: twice the spread of its logits, 1 to 8.
+    """Return a temperature for a teacher: twice the spread of its logits, 1 to 4.
 
     Two is the temperature that standardised logits do best with (Sun et al., 2024); one number for all samples leaves
-    the differences between them. 1 where images are mixed or there are many classes, as the large trainings have it, and
-    where the student starts from trained weights.
+    the differences between them. With few classes one logit alone makes the spread, and twice it would soften away what the
+    others say: 4 is what nearly every published setting has. 1 where images are mixed or there are many classes, as the large
+    trainings have it, and where the student starts from trained weights.
 
     Args:
         teacher_logits: ``[n, classes]``; each row may be off by a constant.
@@ -48,7 +50,7 @@ def automatic_temperature(teacher_logits: NDArray[np.float32], mixes: bool, fine
     if mixes or fine_tunes or teacher_logits.shape[1] >= MANY_CLASSES:
         return 1.0
     spread = float(teacher_logits[:_SAMPLES].astype(np.float64).std(axis=1, ddof=1).mean())
-    return round(min(max(2 * spread, 1.0), 8.0), 2)
+    return round(min(max(2 * spread, 1.0), _SOFTEST), 2)
 
 
 @dataclass

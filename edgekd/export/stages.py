@@ -7,14 +7,10 @@ from typing import Any
 
 from edgekd.artifacts import Artifact, file_name
 from edgekd.distill.training_stage import TrainedModel
-from edgekd.recipe import ArtifactName, Recipe
+from edgekd.flavours import FLAVOURS, ArtifactName, sources
+from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.workspace import Workspace
-
-_EXPORTERS: dict[ArtifactName, str] = {
-    "onnx-fp32": "edgekd.export.onnx:export_onnx",
-    "tflite-fp32": "edgekd.export.tflite:export_tflite",
-}
 
 
 def export_student(recipe: Recipe, student: TrainedModel, workspace: Workspace) -> dict[ArtifactName, Artifact]:
@@ -23,16 +19,13 @@ def export_student(recipe: Recipe, student: TrainedModel, workspace: Workspace) 
     Raises:
         ExportError: A converter refused the model or crashed.
     """
-    formats = {name.partition("-")[0] for name in recipe.export.artifacts}
-    return {
-        name: _export(name, exporter, student, workspace)
-        for name, exporter in _EXPORTERS.items()
-        if name.partition("-")[0] in formats
-    }
+    wanted = [name for name in sources(recipe.export.artifacts) if FLAVOURS[name].source is None]
+    return {name: _export(name, student, workspace) for name in wanted}
 
 
-def _export(name: ArtifactName, exporter: str, student: TrainedModel, workspace: Workspace) -> Artifact:
-    spec = student.spec.to_json()
+def _export(name: ArtifactName, student: TrainedModel, workspace: Workspace) -> Artifact:
+    spec, exporter = student.spec.to_json(), FLAVOURS[name].function
+    assert exporter is not None
 
     def work(folder: Path) -> dict[str, Any]:
         out = folder / file_name(name)

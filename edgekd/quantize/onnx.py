@@ -22,6 +22,14 @@ def quantize_onnx(model: str, calibration: str, out: str) -> dict[str, Any]:
         calibration: ``.npz`` file of every input by name, ``[n, ...]``; images are normalised and NCHW.
         out: Path of the file to write.
     """
+    from onnxruntime.quantization import QuantType
+
+    quantize_static_onnx(model, calibration, out, activation_type=QuantType.QUInt8)
+    return {}
+
+
+def quantize_static_onnx(model: str, calibration: str, out: str, **options: Any) -> None:
+    """Write ``model`` in static int8 with weights per channel to ``out``; ``options`` are those of ONNX Runtime's quantizer."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -46,12 +54,11 @@ def quantize_onnx(model: str, calibration: str, out: str) -> dict[str, Any]:
         onnx.save(whole, folded)
         quantize_static(
             folded, quantized, Samples(), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=kept,
+            weight_type=QuantType.QInt8, nodes_to_exclude=kept, **options,
         )  # fmt: skip
         proto = onnx.load(quantized)
     store_constants_in_int8(proto, kept)
-    _write(proto, out)
-    return {}
+    write_onnx(proto, out)
 
 
 def quantize_onnx_dynamic(model: str, out: str) -> dict[str, Any]:
@@ -71,11 +78,12 @@ def quantize_onnx_dynamic(model: str, out: str) -> dict[str, Any]:
         quant_pre_process(model, folded, skip_symbolic_shape=True)
         quantize_dynamic(folded, quantized, per_channel=True, weight_type=QuantType.QInt8)
         proto = onnx.load(quantized)
-    _write(proto, out)
+    write_onnx(proto, out)
     return {}
 
 
-def _write(proto: Any, out: str) -> None:
+def write_onnx(proto: Any, out: str) -> None:
+    """Check a model and write it to ``out``, always the same bytes, without what tells of the machine it was made on."""
     import onnx
 
     proto.producer_name, proto.producer_version = "edgekd", ""

@@ -12,7 +12,7 @@ from edgekd.quantize.logarithms import tensors_feeding_logarithms
 from edgekd.safe.files import write_bytes
 
 
-def quantize_tflite(model: str, calibration: str, out: str) -> dict[str, Any]:
+def quantize_tflite(model: str, calibration: str, out: str, bits: int = 8, float_io: bool = False) -> dict[str, Any]:
     """Write the int8 form of the float32 TFLite file ``model`` to ``out``. Runs in a child process.
 
     What feeds a logarithm computes in float, see :mod:`edgekd.quantize.logarithms`.
@@ -21,16 +21,20 @@ def quantize_tflite(model: str, calibration: str, out: str) -> dict[str, Any]:
         model: Path of the float32 file; its images are NHWC.
         calibration: ``.npz`` file of every input by name, ``[n, ...]``; images are normalised and NCHW.
         out: Path of the file to write.
+        bits: Of activations, inputs and outputs: 8, asymmetric, or 16, symmetric.
+        float_io: Whether inputs and outputs stay floating point.
     """
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer import algorithm_manager, calibrator, qtyping, quantizer, recipe, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
     with np.load(calibration, allow_pickle=False) as archive:
         samples = {name: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for name, array in archive.items()}
     (signature,) = Interpreter(model).get_signature_list()
     rules = recipe_manager.RecipeManager()
-    rules.load_quantization_recipe(recipe.static_wi8_ai8())
+    rules.load_quantization_recipe(recipe.static_wi8_ai8() if bits == 8 else recipe.static_wi8_ai16())
+    for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT) if float_io else ():
+        rules.add_quantization_config(".*", border, None, algorithm_manager.AlgorithmName.NO_QUANTIZE)
     _keep_in_float(rules, tensors_feeding_logarithms(Path(model).read_bytes()))
     flavour = rules.get_quantization_recipe()
     # True minimum and maximum: the quantizer's default, a moving average over samples, depends on their
@@ -71,6 +75,21 @@ def quantize_tflite_dynamic(model: str, out: str) -> dict[str, Any]:
 
     quantized = quantizer.Quantizer(model, recipe.dynamic_wi8_afp32()).quantize()
     write_bytes(Path(out), bytes(quantized.quantized_model))
+    return {}
+
+
+def store_tflite_weights(model: str, out: str, bits: int) -> dict[str, Any]:
+    """Write ``model`` with weights of ``bits`` bits, 8 or 4, to ``out``; it computes in float32. Runs in a child process.
+
+    Args:
+        model: Path of the float32 file.
+        out: Path of the file to write.
+        bits: 8 or 4.
+    """
+    from ai_edge_quantizer import quantizer, recipe
+
+    rules = recipe.weight_only_wi8_afp32() if bits == 8 else recipe.weight_only_wi4_afp32()
+    write_bytes(Path(out), bytes(quantizer.Quantizer(model, rules).quantize().quantized_model))
     return {}
 
 

@@ -10,8 +10,15 @@ from edgekd.report.report import Report
 from edgekd.report.rows import milliseconds
 from edgekd.tasks.classification import Metric
 
-_COLORS = {"teacher": "#6b7280", "onnx": "#2563eb", "tflite": "#d97706", "control": "#059669", "peer": "#93c5fd"}
-_MARKERS = {"fp32": "o", "fp16": "s", "int8": "D"}
+_COLORS = {
+    "teacher": "#6b7280",
+    "onnx": "#2563eb",
+    "ort": "#7c3aed",
+    "tflite": "#d97706",
+    "control": "#059669",
+    "peer": "#93c5fd",
+}
+_MARKERS = {"fp32": "o", "fp16": "s", "int8": "D", "int16x8": "^", "int4": "v"}
 
 
 def size_accuracy_latency(report: Report) -> str:
@@ -26,13 +33,13 @@ def size_accuracy_latency(report: Report) -> str:
     for each in report.artifacts:
         artifact = each.verified.artifact
         color, marker = _COLORS[artifact.format], _MARKERS[artifact.precision]
-        label = f"{artifact.format} {artifact.precision}" + (" (rejected)" if each.folder == "rejected" else "")
+        label = artifact.name.replace("-", " ") + (" (rejected)" if each.folder == "rejected" else "")
         _point(left, each.size_bytes / 1024, each.verified.metric, color, marker, label)
     left.set(
         xscale="log", xlabel="size in KiB (log scale)", ylabel="test top-1 in %, 95 % interval", title="Accuracy over size"
     )
     left.legend(fontsize=7.5, frameon=False, loc="lower right")
-    names = [f"{each.verified.artifact.format} {each.verified.artifact.precision}" for each in report.artifacts]
+    names = [each.name.replace("-", " ") for each in report.artifacts]
     targets = sorted({target for each in report.artifacts for target in each.latency})
     height = 0.8 / max(1, len(targets))
     for row, target in enumerate(targets):

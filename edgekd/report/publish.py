@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import __version__
-from edgekd.artifacts import file_name
 from edgekd.benchmark.stages import Latency
 from edgekd.data.dataset import Dataset
 from edgekd.distill.control import Control
@@ -49,9 +48,11 @@ def publish(
         return report  # the main process writes
     before = _listed(folder / "manifest.json")
     for each in measured:
-        write_bytes(folder / each.relative_path, each.verified.artifact.path.read_bytes())
+        for name, path in each.files.items():
+            write_bytes(folder / name, path.read_bytes())
         other = "artifacts" if each.folder == "rejected" else "rejected"
-        (folder / other / file_name(each.name)).unlink(missing_ok=True)
+        for name in each.files:
+            (folder / other / Path(name).name).unlink(missing_ok=True)
     write_text(folder / "artifacts" / "labels.txt", "".join(f"{label}\n" for label in data.classes))
     for name, path in data.files.items():
         write_bytes(folder / "artifacts" / name, path.read_bytes())
@@ -61,7 +62,7 @@ def publish(
     write_json(folder / "report.json", content)
     write_text(folder / "MODEL_CARD.md", model_card(report))
     write_text(report.html, report_page(report, content["environment"]))
-    written = {each.relative_path for each in measured} | {
+    written = {name for each in measured for name in each.files} | {
         "artifacts/labels.txt", "recipe.yaml", "splits.json", "report.json", "MODEL_CARD.md", "report.html",
     } | {f"artifacts/{name}" for name in data.files}  # fmt: skip
     for stale in before - written:

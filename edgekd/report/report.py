@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import __version__
-from edgekd.artifacts import file_name
+from edgekd.artifacts import file_name, files_beside
 from edgekd.benchmark.stages import Latency
 from edgekd.devices.profiles import usable_cores
 from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
 from edgekd.distill.training_stage import TrainedModel
-from edgekd.recipe import ArtifactName, Recipe
+from edgekd.flavours import ArtifactName
+from edgekd.recipe import Recipe
 from edgekd.report.distillation import method
 from edgekd.tasks.classification import Metric
 from edgekd.verify import Gate, Verified
@@ -48,6 +49,13 @@ class MeasuredArtifact:
     def relative_path(self) -> str:
         """Path under the run folder."""
         return f"{self.folder}/{file_name(self.name)}"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The file and those that belong to it: where its stage left each, by path under the run folder."""
+        artifact = self.verified.artifact
+        names = (file_name(self.name), *files_beside(self.name))
+        return {f"{self.folder}/{name}": path for name, path in zip(names, (artifact.path, *artifact.beside), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,7 @@ def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
         "path": each.relative_path,
         "format": verified.artifact.format,
         "precision": verified.artifact.precision,
+        "flavour": verified.artifact.flavour or None,
         "activations": verified.artifact.activations,
         "size_bytes": each.size_bytes,
         "sha256": verified.artifact.sha256,

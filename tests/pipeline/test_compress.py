@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import edgekd
 from edgekd.errors import UsageError
-from edgekd.recipe import ARTIFACTS
+from edgekd.flavours import DEFAULT_ARTIFACTS
 from edgekd.recipe_file import load_recipe
 from edgekd.report.report import Report
 from edgekd.safe.files import sha256_file
@@ -31,7 +31,7 @@ def _report(report: Report) -> dict[str, Any]:
 
 def test_every_file_is_there_and_every_gate_passed(finished: Report) -> None:
     assert finished.ok
-    assert [each.name for each in finished.artifacts] == list(ARTIFACTS)
+    assert [each.name for each in finished.artifacts] == list(DEFAULT_ARTIFACTS)
     for name in [*FILES, "labels.txt"]:
         assert (finished.folder / "artifacts" / name).is_file()
     assert (finished.folder / "artifacts" / "labels.txt").read_text().split() == [str(digit) for digit in range(10)]
@@ -64,7 +64,7 @@ def test_report_has_the_fields_of_schema_1(finished: Report) -> None:
     for each in report["artifacts"]:
         assert {"path", "format", "precision", "size_bytes", "sha256", "inputs", "outputs", "metric"} <= each.keys()
         assert {"max_abs_error", "agreement", "n"} <= each["parity"].keys()
-        assert {"int8_weights", "int8_ops"} == each["dtypes"].keys()
+        assert {"int8_weights", "int4_weights", "fp16_weights", "int8_ops"} == each["dtypes"].keys()
         assert sha256_file(finished.folder / each["path"]) == each["sha256"]
         assert (finished.folder / each["path"]).stat().st_size == each["size_bytes"]
         low, high = each["metric"]["ci95"]
@@ -148,7 +148,7 @@ def test_running_again_does_nothing_and_a_change_redoes_what_depends_on_it(finis
     assert {"onnx-int8", "tflite-int8"} <= set(fewer.redone)
 
     timed = edgekd.compress("digits", out, [*QUICK, "benchmark.runs=10"])
-    assert set(timed.redone) == {f"benchmark-{name}" for name in ARTIFACTS}
+    assert set(timed.redone) == {f"benchmark-{name}" for name in DEFAULT_ARTIFACTS}
 
     gated = edgekd.compress("digits", out, [*QUICK, "gates.max_size_kib=14", "export.artifacts=[onnx-int8, tflite-fp32]"])
     assert gated.redone == ()

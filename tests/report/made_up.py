@@ -101,7 +101,8 @@ def _verified(name: ArtifactName, folder: Path, metric: Metric) -> Verified:
         "name": "logits", "dtype": "float32", "shape": ["batch", 10], "layout": "NC", "meaning": "logits", "scale": None,
         "zero_point": None,
     }  # fmt: skip
-    shares = {"int8_weights": 1.0, "int8_ops": 1.0} if "int8" in name else {"int8_weights": 0.0, "int8_ops": 0.0}
+    is_int8 = float("int8" in name)
+    shares = {"int8_weights": is_int8, "int4_weights": 0.0, "fp16_weights": float("fp16" in name), "int8_ops": is_int8}
     return Verified(Artifact(name, path, sha256_file(path)), [given], [back], metric, Parity(1e-5, 1e-6, 1.0, N), shares)
 
 
