@@ -113,7 +113,8 @@ def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
     """Return a line for the export and one for every file made from exported ones, with where it is of use."""
     wanted = recipe.export.artifacts
     exported = [name for name in sources(wanted) if FLAVOURS[name].source is None]
-    stages = [PlannedStage("export", ", ".join(file_name(name) for name in exported))]
+    named = [file_name(name) + ("" if name in wanted else ", to make others from") for name in exported]
+    stages = [PlannedStage("export", "; ".join(named))]
     for name in sources(wanted):
         flavour = FLAVOURS[name]
         if flavour.source is None:
@@ -191,6 +192,8 @@ def _students(recipe: Recipe, student: str, layers: list[list[str]]) -> list[Pla
             name = "distill" if index == options.generations else f"generation-{index}"
             stages += [PlannedStage(name, f"the same from generation {index - 1}: loss {loss}"), *next(under, [])]
         stages.append(PlannedStage("targets", _targets(recipe)))
+    elif options.scheme == "none":
+        stages.append(PlannedStage("student", f"{student} as it is, with {recipe.student.weights}, judged on the test split"))
     elif options.scheme == "online":
         peers = ", ".join(_network(each, recipe) for each in options.online.peers)
         kept = "the best of them" if options.online.keep == "best" else options.online.keep
@@ -250,6 +253,11 @@ def check_teaching(recipe: Recipe) -> None:
             serve; or something needs a teacher, and the scheme has none.
     """
     options = recipe.distill
+    if options.scheme == "none" and recipe.student.weights is None:
+        raise UsageError(
+            "distill.scheme is none, so nothing is trained, but student.weights is not set",
+            "set student.weights to a .safetensors or .pt file",
+        )
     if not options.has_teacher:
         if recipe.student.model == "from-teacher":
             raise UsageError(

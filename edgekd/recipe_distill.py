@@ -11,7 +11,7 @@ from edgekd.distill.losses.registry import LOSSES, DistillationLoss
 from edgekd.names import did_you_mean
 from edgekd.recipe_section import Arguments, Section, StudentReference
 
-TEACHERLESS = ("online", "temporal", "ema", "layerwise", "born-again")
+TEACHERLESS = ("online", "temporal", "ema", "layerwise", "born-again", "none")
 """Schemes in which nobody but the student and its likes teach."""
 
 
@@ -167,10 +167,11 @@ class SoftTargets(Section):
 class Distill(Section):
     """Loss of the student: alpha * CE(labels) + sum of weight * loss(student, teacher)."""
 
-    scheme: Literal["offline", "online", "temporal", "ema", "layerwise", "born-again"] = Field(
+    scheme: Literal["offline", "online", "temporal", "ema", "layerwise", "born-again", "none"] = Field(
         "offline",
         description="offline: from the teacher; without one: online: from peers | temporal: from its last epoch (PS-KD) | "
-        "ema: from its own average | layerwise: early exits from the last | born-again: from its last generation",
+        "ema: from its own average | layerwise: early exits from the last | born-again: from its last generation | "
+        "none: not trained, student.weights are final",
     )
     losses: tuple[Annotated[DistillLoss, BeforeValidator(_loss_by_name)], ...] = Field(
         _DEFAULT_LOSSES,
@@ -221,6 +222,12 @@ class Distill(Section):
         weights = [self.weight_of(each) for each in self.losses]
         if self.has_teacher and self.alpha == 0 and all(each == 0 for each in weights):
             raise ValueError("alpha and the weights of all losses are 0, so there is no loss to train on; raise one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _control_fits(self) -> Distill:
+        if self.control and self.scheme == "none":
+            raise ValueError("control compares trainings, and scheme none trains nothing; leave control out")
         return self
 
     @model_validator(mode="after")

@@ -60,7 +60,7 @@ def test_a_plan_says_what_will_be_done() -> None:
         "distill",
         "targets",
         "export",
-        "quantize",
+        "onnx-int8",
         "verify",
         "benchmark",
     ]
@@ -72,7 +72,8 @@ def test_a_plan_says_what_will_be_done() -> None:
     assert "kd(T 2.5)" in what["distill"]
     assert what["targets"] == "teacher outputs are kept, for 8 augmentations of each sample at most"
     assert what["export"] == "student.fp32.onnx"
-    assert what["quantize"] == "student.int8.onnx; int8 with static ranges of activations"
+    assert what["onnx-int8"].startswith("int8 for ONNX Runtime on CPUs")
+    assert "; static ranges of activations. For CPUs of phones" in what["onnx-int8"]
     assert what["verify"].startswith("2 files")
     assert what["benchmark"].endswith("11 runs each")
 
@@ -150,8 +151,24 @@ def test_all_threads_are_the_default() -> None:
 @pytest.mark.parametrize("artifact", ["onnx-int8", "onnx-fp32"])
 def test_one_artifact_is_enough(artifact: str) -> None:
     what = {stage.name: stage.what for stage in plan({}, [f"export.artifacts=[{artifact}]"]).stages}
-    assert (what["quantize"] == "nothing") == (artifact == "onnx-fp32")
-    assert (what["export"] == "float32 files to quantize from") == (artifact == "onnx-int8")
+    assert ("onnx-int8" in what) == (artifact == "onnx-int8")
+    assert what["export"] == "student.fp32.onnx" + (", to make others from" if artifact == "onnx-int8" else "")
+
+
+def test_a_file_made_of_a_file_made_of_a_file_is_planned_in_order() -> None:
+    planned = plan({}, ["export.artifacts=[ort-int8]"])
+    assert [stage.name for stage in planned.stages][-5:] == ["export", "onnx-int8", "ort-int8", "verify", "benchmark"]
+    what = {stage.name: stage.what for stage in planned.stages}
+    assert what["onnx-int8"].endswith("; static ranges of activations, to make others from")
+    assert "For ONNX Runtime Mobile" in what["ort-int8"]
+
+
+def test_a_student_that_is_not_trained_needs_its_weights(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"distill.scheme is none, .* student.weights is not set"):
+        plan({}, [ONNX, "distill.scheme=none"])
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    planned = plan({}, [ONNX, "distill.scheme=none", f"student.weights={tmp_path / 'w.safetensors'}"])
+    assert [stage.name for stage in planned.stages][:3] == ["data", "student", "export"]
 
 
 def test_image_folders_are_counted(tmp_path: Path) -> None:

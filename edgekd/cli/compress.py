@@ -36,6 +36,13 @@ def command(
     Exit codes: 0 every gate passed · 1 bug · 2 wrong usage, recipe or data · 3 the model cannot do that ·
     4 a gate was missed · 6 out of disk, memory or time · 130/143 stopped, state saved
     """
+    run(arguments, out, dry_run, allow_code, as_json, quiet, verbose)
+
+
+def run(
+    arguments: tuple[str, ...], out: Path | None, dry_run: bool, allow_code: bool, as_json: bool, quiet: bool, verbose: bool
+) -> None:
+    """Run a recipe, tell what happens, print the result, and exit with its code."""
     from edgekd.planning import resolve_recipe
 
     if launched_count() > 1:  # torch warns of every training without unused parameters, from C++
@@ -61,6 +68,8 @@ def command(
             taught = f"{asked.teacher.model} into {asked.student.model}"
             if not asked.distill.has_teacher:
                 taught = f"{asked.student.model}, scheme {asked.distill.scheme}"
+            if asked.distill.scheme == "none":
+                taught = f"{asked.student.model} as it is"
             terminal.opening(f"{asked.name}: {taught}, in {out}")
             from edgekd.pipeline import compress
 

@@ -16,6 +16,7 @@ from edgekd.distill.probe import settled
 from edgekd.distill.processes import join_processes
 from edgekd.distill.schemes.ema import prepare_ema
 from edgekd.distill.schemes.layerwise import prepare_layerwise
+from edgekd.distill.schemes.none import take_student
 from edgekd.distill.schemes.offline import as_teacher, learn_from
 from edgekd.distill.schemes.online import prepare_online
 from edgekd.distill.schemes.temporal import prepare_temporal
@@ -103,6 +104,8 @@ def check_student(recipe: Recipe, data: Dataset) -> None:
 
 def settle_training(recipe: Recipe, data: Dataset, threads: int, workspace: Workspace) -> Recipe:
     """Return ``recipe`` with the precision and layout of its trainings chosen, where they are ``auto``."""
+    if recipe.distill.scheme == "none":
+        return recipe
     distill = recipe.distill.train
     spec = student_spec(recipe, data)[0]
     chosen = recipe.distill.model_copy(update={"train": settled(distill, spec, data, threads, workspace)})
@@ -117,6 +120,8 @@ def settle_training(recipe: Recipe, data: Dataset, threads: int, workspace: Work
 def distill_student(recipe: Recipe, data: Dataset, teacher: Teacher | None, threads: int, workspace: Workspace) -> TrainedModel:
     """Train the student by the scheme of the recipe, see :mod:`edgekd.distill.schemes`."""
     options = recipe.distill
+    if options.scheme == "none":
+        return take_student(recipe, student_spec(recipe, data)[0], data, threads, workspace)
     trainee, inputs = _student(recipe, data, teacher, workspace)
     if options.scheme == "born-again":
         return _born_again(recipe, data, trainee, inputs, threads, workspace)

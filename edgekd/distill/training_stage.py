@@ -198,14 +198,14 @@ def train_stage(
             augmentations = Augmentations(recipe.data.augment, seed if prepared.seed is None else prepared.seed, prepared.keys)
             trained = train(prepared.lesson, data, training, augmentations, seed, folder, workspace.listener, processes)
         kept = _kept(task, trained)
-        result = _judged(students[kept], data, folder) if processes.is_main else {}
+        result = judged(students[kept], data, folder) if processes.is_main else {}
         facts = _facts(task, training, prepared, trained, kept) | {"warnings": [*prepared.warnings, *trained.warnings]}
         return {**result, "spec": students[kept].spec.to_json(), "history": trained.history, "facts": facts}
 
     references = " and ".join(dict.fromkeys(each.spec.reference for each in task.trainees.values()))
     what = f"{references}, {training.epochs} epochs of {len(data.splits.train):,} samples on {threads} threads"
     stage = workspace.stage(task.name, what, inputs, work, _describe, together=True)
-    return _trained(stage)
+    return trained_model(stage)
 
 
 def _built(trainee: Trainee) -> nn.Module:
@@ -223,7 +223,8 @@ def _kept(task: Task, trained: Trained) -> str:
     return max(names, key=lambda name: last["validation" if name == names[0] else f"validation {name}"])
 
 
-def _judged(student: Student, data: Dataset, folder: Path) -> dict[str, Any]:
+def judged(student: Student, data: Dataset, folder: Path) -> dict[str, Any]:
+    """Leave the weights of ``student`` and its outputs on both held-out splits in ``folder``; return its cost and metric."""
     model, spec = student.module, student.spec
     save_weights(model, folder / _WEIGHTS)
     save_array(folder / VALIDATION_LOGITS, predict(model, spec, data, data.splits.validation))
@@ -269,7 +270,8 @@ def _describe(result: dict[str, Any]) -> str:
     return "; ".join([shown, *([f"chosen: {', '.join(chosen)}"] if chosen else [])])
 
 
-def _trained(stage: StageResult) -> TrainedModel:
+def trained_model(stage: StageResult) -> TrainedModel:
+    """Return what a stage that was judged left."""
     metric = stage.result["metric"]
     return TrainedModel(
         spec=spec_from_json(stage.result["spec"]), weights=stage.path(_WEIGHTS), digest=stage.files[_WEIGHTS],

@@ -76,7 +76,7 @@ def _curves(report: Report) -> Iterator[tuple[str, str, list[float]]]:
     if report.teacher is not None and report.teacher.history:
         yield "teacher", _COLORS["teacher"], [each["validation"] for each in report.teacher.history]
     history = report.student.history
-    keys = [key for key in history[0] if key.partition(" ")[0] == "validation"]
+    keys = [key for key in (history[0] if history else ()) if key.partition(" ")[0] == "validation"]
     for key in sorted(keys, key=lambda each: each != "validation"):
         name = key.removeprefix("validation").strip() or "student"
         is_kept = len(keys) == 1 or name == report.student.facts["kept"]

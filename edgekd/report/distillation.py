@@ -22,6 +22,7 @@ _SCHEMES = {
     "ema": "from the moving average of its own weights",
     "layerwise": "early exits that learn from its last layer, and are gone from the files",
     "born-again": "from its last generation, a network like itself",
+    "none": "not trained here, its weights are those of the file that was given",
 }
 
 
@@ -29,6 +30,8 @@ def taught_by(teacher: Teacher | None, facts: Mapping[str, Any]) -> str:
     """Return who taught, for example ``distilled from zoo:resnet18`` or ``taught by itself (temporal)``."""
     if teacher is not None:
         return f"distilled from {teacher.name}"
+    if facts["scheme"] == "none":
+        return "as it was given"
     return f"taught by {'its peers' if facts['scheme'] == 'online' else 'itself'} ({facts['scheme']})"
 
 
@@ -61,6 +64,8 @@ def _whose(chosen: bool) -> str:
 
 def circumstances(recipe: Recipe, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what else is worth knowing of the training, as pairs of a name and a value."""
+    if facts["scheme"] == "none":
+        return [("scheme", f"none: {_SCHEMES['none']}")]
     alpha = facts["alpha"]
     pairs = [
         ("scheme", f"{facts['scheme']}: {_SCHEMES[facts['scheme']]}"),
@@ -85,6 +90,8 @@ def circumstances(recipe: Recipe, facts: Mapping[str, Any]) -> list[tuple[str, s
 
 def sentence(facts: Mapping[str, Any]) -> str:
     """Return the training in one sentence, for the model card."""
+    if facts["scheme"] == "none":
+        return f"It was {_SCHEMES['none']}."
     parts = [f"labels (weight {facts['alpha']:g})"] if facts["alpha"] is not None else []
     for term in facts["terms"]:
         temperature = "" if term["temperature"] is None else f", temperature {term['temperature']:g}"
@@ -102,6 +109,8 @@ def pins(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     ``distill.losses`` is given whole.
     """
     options = recipe.distill
+    if facts["scheme"] == "none":
+        return ""
     terms = {term["name"]: term for term in facts["terms"] if term["weight_chosen"] or term["temperature_chosen"]}
     given = [f"distill.alpha={facts['alpha']:g}"] if facts.get("alpha_chosen") else []
     given += _pinned_losses(options, terms) if terms else []
