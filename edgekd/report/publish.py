@@ -10,6 +10,7 @@ from typing import Any
 from edgekd import __version__
 from edgekd.artifacts import file_name
 from edgekd.benchmark.stages import Latency
+from edgekd.data.classes import labels_text
 from edgekd.data.dataset import Dataset
 from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
@@ -52,7 +53,7 @@ def publish(
         write_bytes(folder / each.relative_path, each.verified.artifact.path.read_bytes())
         other = "artifacts" if each.folder == "rejected" else "rejected"
         (folder / other / file_name(each.name)).unlink(missing_ok=True)
-    write_text(folder / "artifacts" / "labels.txt", "".join(f"{label}\n" for label in data.classes))
+    write_text(folder / "artifacts" / "labels.txt", labels_text(data.classes))
     for name, path in data.files.items():
         write_bytes(folder / "artifacts" / name, path.read_bytes())
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
