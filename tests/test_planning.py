@@ -60,6 +60,7 @@ def test_a_plan_says_what_will_be_done() -> None:
         "targets",
         "export",
         "quantize",
+        "metadata",
         "verify",
         "benchmark",
     ]
@@ -72,6 +73,7 @@ def test_a_plan_says_what_will_be_done() -> None:
     assert what["targets"] == "teacher outputs are kept, for 8 augmentations of each sample at most"
     assert what["export"] == "student.fp32.onnx"
     assert what["quantize"] == "student.int8.onnx; int8 with static ranges of activations"
+    assert what["metadata"] == "what they take and give, and their labels, inside 2 files"
     assert what["verify"].startswith("2 files")
     assert what["benchmark"].endswith("11 runs each")
 
@@ -144,6 +146,12 @@ def test_torch_is_imported_for_losses_on_inner_layers_alone(losses: str, expecte
 
 def test_all_threads_are_the_default() -> None:
     assert plan({}, [ONNX]).threads >= 1
+
+
+def test_class_names_that_labels_txt_cannot_hold_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label\n" + 'a good film,"very\ngood"\na bad film,bad\n' * 10)
+    with pytest.raises(DataError, match="with a line break in it"):
+        plan({"data": {"source": f"csv:{tmp_path / 'x.csv'}"}}, [ONNX])
 
 
 @pytest.mark.parametrize("artifact", ["onnx-int8", "onnx-fp32"])

@@ -150,9 +150,8 @@ def _insert(model: str, metadata: bytes) -> bytes:
         if buffer.data is not None:
             # What lay behind the flatbuffer was read as bytes, which would be packed one by one.
             buffer.data = np.frombuffer(buffer.data, np.uint8)
-    entries = [each for each in content.metadata or [] if each.name != ENTRY.encode()]
     content.buffers.append(schema.BufferT(data=np.frombuffer(metadata, np.uint8)))
-    content.metadata = [*entries, schema.MetadataT(name=ENTRY, buffer=len(content.buffers) - 1)]
+    content.metadata = [*(content.metadata or []), schema.MetadataT(name=ENTRY, buffer=len(content.buffers) - 1)]
     builder = _AlignedBuilder(Path(model).stat().st_size)
     builder.Finish(content.Pack(builder), b"TFL3")
     return bytes(builder.Output())

@@ -127,8 +127,10 @@ class Stranger:
         interpreter.invoke()
         (details,) = interpreter.get_output_details()
         scale, zero_point = details["quantization"]
-        found = interpreter.get_tensor(details["index"])[0].astype(np.float32)
-        return (found - np.float32(zero_point)) * np.float32(scale) if scale else found
+        found: np.ndarray[Any, Any] = interpreter.get_tensor(details["index"])[0].astype(np.float32)
+        if scale:
+            found = (found - np.float32(zero_point)) * np.float32(scale)
+        return found
 
 
 def meet(path: Path) -> Stranger:

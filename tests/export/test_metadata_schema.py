@@ -27,7 +27,7 @@ from tests.export.metadata_reader import decode
 from tests.export.reference import official, rounded
 
 _floats = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=4).map(tuple)
-_texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20)
+_texts = st.text(max_size=20)
 _files = st.builds(AssociatedFile, st.sampled_from(["labels.txt", "vocab.txt"]), _texts, st.sampled_from(FileType))
 _contents = st.one_of(
     st.just(Features()),
