@@ -82,7 +82,8 @@ def _input(each: dict[str, Any], tokenizer: TokenizerFacts | None) -> TensorMeta
     normal = ", then (x - mean) / std" if units else ""
     integers = "" if each["scale"] is None else f", then round(x / {each['scale']:.9g} + {each['zero_point']})"
     if meaning == "waveform":
-        says = f"Mono sound of {each['sample_rate']} Hz, {each['shape'][-1]} samples from -1 to 1{normal}{integers}."
+        length = f"cut or filled up with silence at its end to {each['shape'][-1]} samples"
+        says = f"Mono sound of {each['sample_rate']} Hz, {length}, from -1 to 1{normal}{integers}."
         return TensorMetadata(name, says, Audio(each["sample_rate"], 1), units, _range(units, -1.0, 1.0))
     if meaning == "image":
         _, height, width, channels = each["shape"]
