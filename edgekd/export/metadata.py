@@ -135,7 +135,7 @@ def check_labels(outputs: list[dict[str, Any]]) -> None:
     """
     for each in outputs:
         labels, count = each.get("labels"), each["shape"][-1]
-        if labels is not None and len(labels) != count:
+        if labels is not None and isinstance(count, int) and len(labels) != count:
             raise UsageError(
                 f"output {each['name']} has {count} values, but there are {len(labels)} labels for it",
                 "give one label for each value, in their order",

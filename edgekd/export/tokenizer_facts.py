@@ -15,6 +15,7 @@ class TokenizerFacts:
         lowers: Upper case becomes lower case first.
         before, after: Special tokens that are put around a text.
         padding: What fills up a short text.
+        pads_front: It does so in front of the text, not behind it.
     """
 
     is_bert: bool
@@ -22,6 +23,7 @@ class TokenizerFacts:
     before: tuple[str, ...]
     after: tuple[str, ...]
     padding: str
+    pads_front: bool
 
     @property
     def said(self) -> str:
@@ -29,7 +31,8 @@ class TokenizerFacts:
         casing = "upper case becomes lower case" if self.lowers else "upper and lower case differ"
         around = [f"{' '.join(self.before)} before it"] if self.before else []
         around += [f"{' '.join(self.after)} after it"] if self.after else []
-        return f"{casing}, {' and '.join(around) or 'no special tokens'}, short texts filled up with {self.padding}"
+        filled = f"filled up {'in front ' if self.pads_front else ''}with {self.padding}"
+        return f"{casing}, {' and '.join(around) or 'no special tokens'}, short texts {filled}"
 
 
 def tokenizer_facts(content: bytes) -> TokenizerFacts:
@@ -41,13 +44,12 @@ def tokenizer_facts(content: bytes) -> TokenizerFacts:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(content.decode())
-    padding = (tokenizer.padding or {})["pad_token"]
+    padding = tokenizer.padding or {}
     kinds = type(tokenizer.model).__name__, type(tokenizer.pre_tokenizer).__name__
     tokenizer.no_padding()
     encoded = tokenizer.encode("a")
-    own = [not special for special in encoded.special_tokens_mask]
-    first, last = own.index(True), len(own) - own[::-1].index(True)
+    own = [place for place, special in enumerate(encoded.special_tokens_mask) if not special] or [len(encoded)]
+    before, after = tuple(encoded.tokens[: own[0]]), tuple(encoded.tokens[own[-1] + 1 :])
     lowers = tokenizer.normalizer is not None and tokenizer.normalizer.normalize_str("A") == "a"
-    return TokenizerFacts(
-        kinds == ("WordPiece", "BertPreTokenizer"), lowers, tuple(encoded.tokens[:first]), tuple(encoded.tokens[last:]), padding
-    )
+    is_bert = kinds == ("WordPiece", "BertPreTokenizer")
+    return TokenizerFacts(is_bert, lowers, before, after, padding["pad_token"], padding["direction"] == "left")
