@@ -29,6 +29,8 @@ types: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[tflite,keras,hub,dev]'
+	@# It pins protobuf < 4 against everything else, and has no wheels past Python 3.11.
+	$(PIP) --no-deps --only-binary tflite-support tflite-support || echo "no tflite-support: its tests will be skipped"
 	touch $@
 
 clean:

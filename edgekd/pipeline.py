@@ -10,6 +10,7 @@ from edgekd.benchmark.stages import benchmark
 from edgekd.data.load import load_data
 from edgekd.devices.profiles import load_profile
 from edgekd.distill.stages import check_student, distill_student, prepare_teacher, settle_training, train_control
+from edgekd.export.metadata import describe_artifacts
 from edgekd.export.stages import export_student
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
@@ -52,6 +53,7 @@ def compress(
         control = train_control(asked, data, student, teacher, planned.threads, workspace)
         exported = export_student(asked, student, workspace)
         artifacts = quantize_exports(asked, data, student, exported, workspace)
+        artifacts = describe_artifacts(asked, data, student, artifacts, workspace)
         verified = verify(data, student, artifacts, workspace)
         gates = check_gates(asked, teacher, student, verified)
         latency = benchmark(asked, data, verified, load_profile("host"), workspace)

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgekd.artifacts import file_name
 from edgekd.data.cache import Preview
+from edgekd.data.classes import check_class_names
 from edgekd.data.sources import source_module
 from edgekd.devices.profiles import load_profile, usable_cores
 from edgekd.distill.layer_needs import check_layer_needs
@@ -94,6 +95,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         check_available(member.model, member.weights, "teacher", member.labels)
     student = _student(asked)
     preview = source_module(asked.data).preview(asked.data)
+    check_class_names(preview.classes, asked.data.source)
     if preview.kind == "text" and importlib.util.find_spec("tokenizers") is None:
         raise UsageError("text needs tokenizers, not installed here", "pip install 'edgekd[hub]'")
     names = [file_name(name) for name in asked.export.artifacts]
@@ -103,6 +105,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         *_teachers(asked),
         *_students(asked, student, _layers(asked, preview)),
         *_files(asked, preview),
+        PlannedStage("metadata", f"what they take and give, and their labels, inside {len(names)} files"),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
     ]  # fmt: skip

@@ -168,6 +168,9 @@ class Export(Section):
     artifacts: Annotated[tuple[ArtifactName, ...], Field(min_length=1)] = Field(
         DEFAULT_ARTIFACTS, description="any of " + ", ".join(ARTIFACT_NAMES)
     )
+    license: str | None = Field(
+        None, min_length=1, max_length=200, description="license of the model, told in the files' metadata; null: not told"
+    )
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Export:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 MATTERING = (
     "torch", "numpy", "scipy", "scikit-learn", "pillow", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
-    "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer",
+    "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "flatbuffers",
     "tensorflow", "keras", "transformers", "tokenizers", "datasets", "timm", "torchvision",
 )  # fmt: skip
 """Packages whose version can change an artifact."""

@@ -61,6 +61,7 @@ def test_a_plan_says_what_will_be_done() -> None:
         "targets",
         "export",
         "onnx-int8",
+        "metadata",
         "verify",
         "benchmark",
     ]
@@ -74,6 +75,7 @@ def test_a_plan_says_what_will_be_done() -> None:
     assert what["export"] == "student.fp32.onnx"
     assert what["onnx-int8"].startswith("int8 for ONNX Runtime on CPUs")
     assert "; static ranges of activations. For CPUs of phones" in what["onnx-int8"]
+    assert what["metadata"] == "what they take and give, and their labels, inside 2 files"
     assert what["verify"].startswith("2 files")
     assert what["benchmark"].endswith("11 runs each")
 
@@ -148,6 +150,12 @@ def test_all_threads_are_the_default() -> None:
     assert plan({}, [ONNX]).threads >= 1
 
 
+def test_class_names_that_labels_txt_cannot_hold_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label\n" + 'a good film,"very\ngood"\na bad film,bad\n' * 10)
+    with pytest.raises(DataError, match="with a line break in it"):
+        plan({"data": {"source": f"csv:{tmp_path / 'x.csv'}"}}, [ONNX])
+
+
 @pytest.mark.parametrize("artifact", ["onnx-int8", "onnx-fp32"])
 def test_one_artifact_is_enough(artifact: str) -> None:
     what = {stage.name: stage.what for stage in plan({}, [f"export.artifacts=[{artifact}]"]).stages}
@@ -157,7 +165,14 @@ def test_one_artifact_is_enough(artifact: str) -> None:
 
 def test_a_file_made_of_a_file_made_of_a_file_is_planned_in_order() -> None:
     planned = plan({}, ["export.artifacts=[ort-int8]"])
-    assert [stage.name for stage in planned.stages][-5:] == ["export", "onnx-int8", "ort-int8", "verify", "benchmark"]
+    assert [stage.name for stage in planned.stages][-6:] == [
+        "export",
+        "onnx-int8",
+        "ort-int8",
+        "metadata",
+        "verify",
+        "benchmark",
+    ]
     what = {stage.name: stage.what for stage in planned.stages}
     assert what["onnx-int8"].endswith("; static ranges of activations, to make others from")
     assert "For ONNX Runtime Mobile" in what["ort-int8"]

@@ -24,6 +24,33 @@ def number(text: str) -> float | None:
         return None
 
 
+def check_class_names(names: Iterable[str], where: str) -> None:
+    """Refuse class names that cannot stand in ``labels.txt``, which has one per line.
+
+    Args:
+        names: Class names.
+        where: What holds the labels, for the message.
+
+    Raises:
+        DataError: A name has a line break in it, or bytes that are no text.
+    """
+    for name in names:
+        if name and name.splitlines() != [name]:
+            raise DataError(
+                f"{where} has the class name {name!r:.100}, with a line break in it",
+                "name it in one line: labels.txt, which apps read, has one class per line",
+            )
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{where} has the class name {name!r:.100}, which is no UTF-8", "rename it") from None
+
+
+def labels_text(classes: Iterable[str]) -> str:
+    """Return the content of ``labels.txt``: one class name per line, in the order of the outputs."""
+    return "".join(f"{name}\n" for name in classes)
+
+
 def sort_classes(names: Iterable[str], where: str) -> list[str]:
     """Return class names in order: numbers by their value, other names by their characters.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgekd.data.bad_samples import NOUNS, skipped_message
 from edgekd.data.cache import IDS, LABELS, PARTS
+from edgekd.data.classes import check_class_names
 from edgekd.data.dataset import Dataset, Raw
 from edgekd.data.rows import open_rows
 from edgekd.data.sources import source_module
@@ -54,6 +55,7 @@ def _open(stage: StageResult, recipe: Recipe, workspace: Workspace) -> Dataset:
     found, options = stage.result, recipe.data
     labels = np.load(stage.path(LABELS), allow_pickle=False)
     classes = tuple(found["classes"])
+    check_class_names(classes, options.source)
     parts = np.load(stage.path(PARTS), allow_pickle=False)
     splits = split(labels, classes, options.validation, options.test, recipe.seed, parts)
     raw, inputs, files, made = _INPUTS[found["kind"]](stage, recipe, splits, workspace)

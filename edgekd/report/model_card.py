@@ -37,7 +37,7 @@ def model_card(report: Report) -> str:
         f"Top-1 accuracy on the {report.counts['test']:,} {samples} of the test split, with the 95 % Wilson interval. "
         "Agrees: share of them with the PyTorch student's class. Latency: measured on the machine that made the files.",
         "", "## Training", "", *_training(report),
-        "", "## Input and output", "", *[line for each in report.artifacts for line in _contract(each)],
+        "", "## Input and output", "", _carried(report), "", *[line for each in report.artifacts for line in _contract(each)],
         "", "## Gates", "", *(missed or ["Every gate of the recipe was passed."]),
         "", "## Data and limits", "",
         f"Trained on {report.counts['train']:,} {samples} of `{recipe.data.source}`, seed {recipe.seed}. "
@@ -54,6 +54,18 @@ def _training(report: Report) -> list[str]:
     if pinned:
         lines += ["", f"To fix what this run chose by itself: `{pinned}`"]
     return lines
+
+
+_READERS = {
+    "tflite": "TFLite files as TFLite Model Metadata, with labels.txt packed behind it, which tflite-support and the Task "
+    "Library read",
+    "onnx": "ONNX files as metadata_props, which ONNX Runtime gives as `session.get_modelmeta().custom_metadata_map`",
+}
+
+
+def _carried(report: Report) -> str:
+    formats = {each.verified.artifact.format for each in report.artifacts}
+    return f"Every file says this itself: {'; '.join(said for kind, said in _READERS.items() if kind in formats)}."
 
 
 def _contract(each: MeasuredArtifact) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekd import __version__
 from edgekd.benchmark.stages import Latency
+from edgekd.data.classes import labels_text
 from edgekd.data.dataset import Dataset
 from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
@@ -53,7 +54,7 @@ def publish(
         other = "artifacts" if each.folder == "rejected" else "rejected"
         for name in each.files:
             (folder / other / Path(name).name).unlink(missing_ok=True)
-    write_text(folder / "artifacts" / "labels.txt", "".join(f"{label}\n" for label in data.classes))
+    write_text(folder / "artifacts" / "labels.txt", labels_text(data.classes))
     for name, path in data.files.items():
         write_bytes(folder / "artifacts" / name, path.read_bytes())
     write_text(folder / "recipe.yaml", dump_recipe(recipe))

@@ -143,7 +143,8 @@ def test_running_again_does_nothing_and_a_change_redoes_what_depends_on_it(finis
     assert {each.name: each.verified.artifact.sha256 for each in again.artifacts} == before
 
     fewer = edgekd.compress("digits", out, [*QUICK, "quantize.calibration_samples=100"])
-    changed = {stage for name in ("onnx-int8", "tflite-int8") for stage in (name, f"verify-{name}", f"benchmark-{name}")}
+    stages = ("", "metadata-", "verify-", "benchmark-")
+    changed = {f"{stage}{name}" for name in ("onnx-int8", "tflite-int8") for stage in stages}
     assert set(fewer.redone) <= changed
     assert {"onnx-int8", "tflite-int8"} <= set(fewer.redone)
 
@@ -163,11 +164,13 @@ def test_running_again_does_nothing_and_a_change_redoes_what_depends_on_it(finis
 def test_a_harmed_artifact_is_made_again(finished: Report, tmp_path: Path) -> None:
     out = tmp_path / "copy"
     shutil.copytree(finished.folder, out)
-    (victim,) = out.glob("stages/onnx-int8-*/student.int8.onnx")
-    expected = victim.read_bytes()
-    victim.write_bytes(expected[:-1] + b"?")
-    assert edgekd.compress("digits", out, QUICK).redone == ("onnx-int8",)
-    assert victim.read_bytes() == expected == (out / "artifacts" / "student.int8.onnx").read_bytes()
+    for stage in ("onnx-int8", "metadata-onnx-int8"):
+        (victim,) = out.glob(f"stages/{stage}-*/student.int8.onnx")
+        expected = victim.read_bytes()
+        victim.write_bytes(expected[:-1] + b"?")
+        assert edgekd.compress("digits", out, QUICK).redone == (stage,)
+        assert victim.read_bytes() == expected
+    assert (out / "artifacts" / "student.int8.onnx").read_bytes() == expected
 
 
 def test_report_page_is_self_contained_and_escapes_what_users_wrote(finished: Report, tmp_path: Path) -> None:

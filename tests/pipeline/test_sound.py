@@ -11,6 +11,8 @@ from scipy.io import wavfile
 
 import edgekd
 from edgekd.report.report import Report
+from edgekd.runtimes import feed
+from tests.export.metadata_reader import meet
 from tests.sounds import RATE, write_sounds
 
 pytestmark = pytest.mark.slow
@@ -61,6 +63,31 @@ def test_a_stranger_hears_a_file_with_the_folder_alone(sound: Report) -> None:
                 logits = Interpreter(path).get_signature_runner()(waveform=wave)["logits"]
             right += labels[int(np.asarray(logits).argmax())] == Path(name).parts[-2]
         assert right / len(named) == pytest.approx(artifact["metric"]["value"])
+
+
+def test_a_stranger_hears_with_one_file_alone(sound: Report) -> None:
+    """TFLite metadata tells rate, range and labels; the outputs are those of feeding by ``report.json``."""
+    content = json.loads((sound.folder / "report.json").read_text())
+    name = json.loads((sound.folder / "splits.json").read_text())["test"][0]
+    rate, raw = wavfile.read(sound.folder.parent / "sounds" / name)
+    for artifact in content["artifacts"]:
+        if artifact["format"] != "tflite":
+            continue
+        stranger = meet(sound.folder / artifact["path"])
+        ((given,), (told,)) = artifact["inputs"], stranger.inputs
+        assert told["content"]["content_properties"] == {"sample_rate": rate, "channels": 1}
+        assert "cut or filled up with silence" in told["description"]
+        wave = np.zeros(given["shape"][-1], np.int16)
+        wave[: len(raw)] = raw[: len(wave)]
+        fed = feed(wave[None], 32_768.0, given)
+        expected = Interpreter(str(sound.folder / artifact["path"])).get_signature_runner()(waveform=fed)["logits"][0]
+        (low,), (high,) = told["stats"]["min"], told["stats"]["max"]
+        assert (low, high) == (-1, 1)
+        found = stranger.run({"waveform": wave.astype(np.float32) / 32_768})
+        scale, zero_point = artifact["outputs"][0]["scale"], artifact["outputs"][0]["zero_point"]
+        real = expected if scale is None else (expected.astype(np.float32) - zero_point) * np.float32(scale)
+        np.testing.assert_allclose(found, real, atol=1e-5)
+        assert stranger.labels == (sound.folder / "artifacts" / "labels.txt").read_text().splitlines()
 
 
 def test_the_card_tells_how_to_feed_it(sound: Report) -> None:

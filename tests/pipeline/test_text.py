@@ -8,11 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from tokenizers import Tokenizer
+from tokenizers import BertWordPieceTokenizer, Tokenizer
 
 import edgekd
 from edgekd.recipe import ArtifactName
 from edgekd.report.report import Report
+from tests.export.metadata_reader import meet
 from tests.texts import write_texts
 
 pytestmark = pytest.mark.slow
@@ -79,6 +80,24 @@ def test_a_stranger_classifies_texts_with_the_folder_alone(text: Report) -> None
     for row, expected in enumerate(["1", "0"]):
         found = runner(**{name: values[row : row + 1] for name, values in fed.items()})["logits"]
         assert labels[int(found.argmax())] == expected
+
+
+@pytest.mark.parametrize("name", ["tflite-fp32", "tflite-fp16", "tflite-int8"])
+def test_a_stranger_classifies_texts_with_one_file_alone(text: Report, name: ArtifactName, tmp_path: Path) -> None:
+    stranger = meet(text.path(name))
+    (unit,) = stranger.metadata["subgraph_metadata"][0]["input_process_units"]
+    (file,) = unit["options"]["vocab_file"]
+    assert file["description"].endswith("upper case becomes lower case, no special tokens, short texts filled up with [PAD].")
+    (tmp_path / file["name"]).write_bytes(stranger.files[file["name"]])
+    tokenizer = BertWordPieceTokenizer(str(tmp_path / file["name"]), lowercase=True)
+    tokenizer.enable_truncation(20)
+    tokenizer.enable_padding(length=20, pad_id=tokenizer.token_to_id("[PAD]"), pad_token="[PAD]")
+    own = Tokenizer.from_file(str(text.folder / "artifacts" / "tokenizer.json"))
+    for line, label in (("A wonderful film of charming people", "1"), ("a DULL plot and awful actors", "0")):
+        encoded = tokenizer.encode(line, add_special_tokens=False)
+        assert encoded.ids == own.encode(line).ids
+        found = stranger.run({"input_ids": encoded.ids, "attention_mask": encoded.attention_mask})
+        assert stranger.labels[found.argmax()] == label
 
 
 def test_padding_changes_nothing(text: Report) -> None:
