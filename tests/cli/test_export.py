@@ -23,7 +23,7 @@ def _call(*arguments: str) -> tuple[int, str]:
 def test_the_files_are_those_of_the_run_that_trained_the_network(finished: Report, tmp_path: Path) -> None:
     code, printed = _call(
         "zoo:shallow_cnn", "--weights", str(finished.student.weights), "--data", "digits", "--artifact", "onnx-fp32",
-        "--out", str(tmp_path / "out"), "--json", "benchmark.runs=10", "benchmark.warmup=0",
+        "--out", str(tmp_path / "out"), "--json", "name=digits", "benchmark.runs=10", "benchmark.warmup=0",
     )  # fmt: skip
     report = json.loads(printed)
     assert (code, report["status"], report["teacher"]) == (0, "ok", None)
