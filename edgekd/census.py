@@ -8,6 +8,7 @@ accumulator.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 _BYTES_ONNX = {"FLOAT": 4, "FLOAT16": 2, "BFLOAT16": 2, "DOUBLE": 8, "INT8": 1, "UINT8": 1}
 _BYTES_TFLITE = {"FLOAT32": 4, "FLOAT16": 2, "FLOAT64": 8, "INT8": 1, "UINT8": 1}
 _EIGHT_BIT = {"INT8", "UINT8"}
+_WIDTHS = {"int8": _EIGHT_BIT, "fp16": {"FLOAT16", "BFLOAT16"}, "fp32": {"FLOAT", "FLOAT32"}}
 _INTEGER_ONNX = {
     "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
 }  # fmt: skip
@@ -32,32 +34,33 @@ _MOVE_ONLY = {
 
 
 def census(path: str, kind: str) -> dict[str, float]:
-    """Return ``int8_weights``, the share of weight bytes in 8 bits, and ``int8_ops``, of computing operators.
+    """Return the shares of weight bytes in 8 bits and in floats of 16 and 32, ``int8_weights``, ``fp16_weights`` and
+    ``fp32_weights``, and ``int8_ops``, of computing operators.
 
     Args:
         path: The file.
         kind: ``onnx`` or ``tflite``.
     """
     weights, operators = _count_onnx(path) if kind == "onnx" else _count_tflite(path)
-    return {"int8_weights": _share(weights), "int8_ops": _share(operators)}
+    stored = sum(weights.values())
+    shares = {
+        f"{name}_weights": sum(weights[kind] for kind in kinds) / stored if stored else 0.0 for name, kinds in _WIDTHS.items()
+    }
+    computing = sum(operators.values())
+    return {**shares, "int8_ops": operators[True] / computing if computing else 0.0}
 
 
-def _share(counts: dict[bool, int]) -> float:
-    total = counts[True] + counts[False]
-    return counts[True] / total if total else 0.0
-
-
-def _count_onnx(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
+def _count_onnx(path: str) -> tuple[Counter[str], dict[bool, int]]:
     import onnx
 
     graph = onnx.load(path).graph
     quantizers = [node for node in graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
     parameters = {name for node in quantizers for name in node.input[1:]}
-    weights = {True: 0, False: 0}
+    weights: Counter[str] = Counter()
     for tensor in graph.initializer:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type)
         if tensor.name not in parameters and kind in _BYTES_ONNX and not _is_vector(tensor.dims):
-            weights[kind in _EIGHT_BIT] += int(np.prod(tensor.dims)) * _BYTES_ONNX[kind]
+            weights[kind] += int(np.prod(tensor.dims)) * _BYTES_ONNX[kind]
     dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     operators = {True: 0, False: 0}
     for node in graph.node:
@@ -71,7 +74,7 @@ def _count_onnx(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
     return weights, operators
 
 
-def _count_tflite(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
+def _count_tflite(path: str) -> tuple[Counter[str], dict[bool, int]]:
     from pathlib import Path
 
     from ai_edge_litert import schema_py_generated as schema
@@ -79,12 +82,13 @@ def _count_tflite(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
     types = _names(schema.TensorType)
     codes = _names(schema.BuiltinOperator)
     model = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes(), 0)
-    weights, operators = {True: 0, False: 0}, {True: 0, False: 0}
+    weights: Counter[str] = Counter()
+    operators = {True: 0, False: 0}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             kind = types[tensor.type]
             if kind in _BYTES_TFLITE and not _is_vector(tensor.shape if tensor.shape is not None else ()):
-                weights[kind in _EIGHT_BIT] += _bytes(model, tensor)
+                weights[kind] += _bytes(model, tensor)
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
             name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]

@@ -11,6 +11,7 @@ from edgekd.data.load import load_data
 from edgekd.devices.profiles import load_profile
 from edgekd.distill.stages import check_student, distill_student, prepare_teacher, settle_training, train_control
 from edgekd.export.stages import export_student
+from edgekd.per_class import cost_per_class
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
 from edgekd.quantize.stages import quantize_exports
@@ -53,6 +54,8 @@ def compress(
         exported = export_student(asked, student, workspace)
         artifacts = quantize_exports(asked, data, student, exported, workspace)
         verified = verify(data, student, artifacts, workspace)
-        gates = check_gates(asked, teacher, student, verified)
+        classes = cost_per_class(data, teacher, student, verified)
+        gates = check_gates(asked, teacher, student, verified, classes)
         latency = benchmark(asked, data, verified, load_profile("host"), workspace)
-        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace, control=control)
+        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace,
+                       control=control, classes=classes)  # fmt: skip

@@ -101,7 +101,8 @@ def _verified(name: ArtifactName, folder: Path, metric: Metric) -> Verified:
         "name": "logits", "dtype": "float32", "shape": ["batch", 10], "layout": "NC", "meaning": "logits", "scale": None,
         "zero_point": None,
     }  # fmt: skip
-    shares = {"int8_weights": 1.0, "int8_ops": 1.0} if "int8" in name else {"int8_weights": 0.0, "int8_ops": 0.0}
+    kind = name.partition("-")[2]
+    shares = {f"{each}_weights": float(each == kind) for each in ("int8", "fp16", "fp32")} | {"int8_ops": float(kind == "int8")}
     return Verified(Artifact(name, path, sha256_file(path)), [given], [back], metric, Parity(1e-5, 1e-6, 1.0, N), shares)
 
 
