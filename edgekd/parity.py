@@ -25,6 +25,7 @@ class Parity:
         mean_abs_error: Mean difference over all outputs.
         sqnr_db: Signal-to-noise ratio of the worst output in dB, see :func:`worst_output_sqnr`.
         gain: What the outputs are scaled by, see :func:`gain`.
+        offset: What is added to all outputs alike, as a share of the range of the PyTorch student's outputs.
         extreme_error: Largest difference on extreme inputs, as a share of the range of the PyTorch student's outputs there,
             see :mod:`edgekd.extremes`; ``None``: not measured.
     """
@@ -36,6 +37,7 @@ class Parity:
     mean_abs_error: float = 0.0
     sqnr_db: float = _MOST_DB
     gain: float = 1.0
+    offset: float = 0.0
     extreme_error: float | None = None
 
 
@@ -50,11 +52,12 @@ def measure_parity(
         reference: Of the model it should equal; finite.
         extremes: The same pair on extreme inputs.
     """
-    difference = np.abs(outputs.astype(np.float64) - reference)
+    signed = outputs.astype(np.float64) - reference
+    difference = np.abs(signed)
     worst = float(difference.max())
     return Parity(
         worst, relative(worst, reference), agreement(outputs, reference), len(outputs), float(difference.mean()),
-        worst_output_sqnr(outputs, reference), gain(outputs, reference),
+        worst_output_sqnr(outputs, reference), gain(outputs, reference), relative(float(signed.mean()), reference),
         None if extremes is None else relative(float(np.abs(extremes[0].astype(np.float64) - extremes[1]).max()), extremes[1]),
     )  # fmt: skip
 

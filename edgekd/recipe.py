@@ -197,6 +197,12 @@ class Gates(Section):
     int8_gain_error: float = Field(
         0.05, ge=0, le=10, description="by how much an int8 file may scale its outputs; a wrong scale leaves top-1 as it was"
     )
+    int8_max_offset: float = Field(
+        0.02,
+        ge=0,
+        le=10,
+        description="what an int8 file may add to all its outputs alike, as a share of their range; a wrong zero point does",
+    )
     float_weight_share: float = Field(
         0.8, ge=0, le=1, description="share of weight bytes in the precision that an fp32 or fp16 file is named after"
     )

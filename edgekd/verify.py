@@ -198,6 +198,7 @@ def _gates(
         at_least("int8 share of weight bytes", limits.int8_weight_share, each.dtypes["int8_weights"])
         at_least("signal to noise of the worst output in dB", limits.int8_sqnr_db, parity.sqnr_db)
         at_most("change of scale of the outputs", limits.int8_gain_error, abs(parity.gain - 1))
+        at_most("offset of the outputs / output range", limits.int8_max_offset, abs(parity.offset))
     else:
         limit = limits.fp32_max_error if precision == "fp32" else limits.fp16_max_error
         at_most("max error / output range", limit, parity.relative_error)

@@ -186,7 +186,7 @@ def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
         "parity": {
             "max_abs_error": parity.max_abs_error, "relative_error": parity.relative_error,
             "agreement": parity.agreement, "n": parity.n, "mean_abs_error": parity.mean_abs_error,
-            "sqnr_db": parity.sqnr_db, "gain": parity.gain, "extreme_error": parity.extreme_error,
+            "sqnr_db": parity.sqnr_db, "gain": parity.gain, "offset": parity.offset, "extreme_error": parity.extreme_error,
         },
         "dtypes": verified.dtypes,
         "per_class": None if each.per_class is None else each.per_class.to_json(),
