@@ -14,6 +14,7 @@ from edgekd.distill.teacher import Member, Teacher
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.models.spec import Cost
 from edgekd.models.tensors import classifier
+from edgekd.per_class import PerClass
 from edgekd.progress import Silent
 from edgekd.recipe import ArtifactName, Recipe, TeacherMember
 from edgekd.report.publish import publish
@@ -67,6 +68,7 @@ def some_control(only_distilled: int, only_alone: int) -> Control:
 def made_up_report(
     data: Dataset, folder: Path, recipe: Recipe, told: dict[str, Any], control: Control | None = None,
     history: tuple[dict[str, float], ...] = curve(0.2, 0.96), label_order: Sequence[dict[str, Any]] = (),
+    classes: dict[ArtifactName, PerClass] | None = None,
 ) -> Report:  # fmt: skip
     """Publish a run of ``recipe`` on the digits, whose training left the facts ``told``, into ``folder``."""
     spec = classifier("zoo:shallow_cnn", data.inputs, data.classes)
@@ -86,8 +88,8 @@ def made_up_report(
             verified[name] = _verified(name, folder / "stages", metric)
             latency[name] = _latency(name)
         taught = teacher if recipe.distill.has_teacher else None
-        gates = check_gates(recipe, taught, student, verified)
-        return publish(recipe, data, taught, student, verified, gates, latency, 2, workspace, control=control)
+        gates = check_gates(recipe, taught, student, verified, classes)
+        return publish(recipe, data, taught, student, verified, gates, latency, 2, workspace, control=control, classes=classes)
 
 
 def _verified(name: ArtifactName, folder: Path, metric: Metric) -> Verified:
