@@ -86,7 +86,7 @@ class Tflite:
 
     def save(self, out: Path) -> Path:
         """Write the file."""
-        import flatbuffers
+        import flatbuffers  # type: ignore[import-untyped]
 
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(self.model.Pack(builder), b"TFL3")

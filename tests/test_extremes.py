@@ -58,7 +58,7 @@ def test_sounds_use_the_whole_signed_range(data: Dataset, tmp_path: Path) -> Non
     spec = TensorSpec("waveform", "float32", (50,), "NC", "waveform", (-1.0, 1.0), sample_rate=8000)
     found = _of(data, tmp_path, (spec,), {"waveform": Raw(tmp_path, np.zeros((3, 50), np.int16), 32768)})
     values = found.raw["waveform"].array[np.arange(COUNT)]
-    assert (values.min(), values.max(), values.dtype) == (-32768, 32767, np.int16)
+    assert (values.min(), values.max(), values.dtype.name) == (-32768, 32767, "int16")
 
 
 def test_features_stay_within_what_training_saw(data: Dataset, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def _compared(classes: int = 4, n: int = 200, missing: int | None = None, forgot
             assert each.accuracy == pytest.approx(sum(mine) / len(mine))
             assert each.reference == pytest.approx(sum(theirs) / len(theirs))
             assert each.drop == pytest.approx(100 * (sum(theirs) - sum(mine)) / len(mine))
-            assert each.ci95 is not None and each.ci95[0] < each.drop < each.ci95[1]
+            assert each.ci95 is not None and each.drop is not None
+            assert each.ci95[0] < each.drop < each.ci95[1]
     lost = [(names[i], f"c{labels[i]}") for i in range(n) if reference[i] == labels[i] != own[i]]
     assert list(found.lost) == lost
     assert lost

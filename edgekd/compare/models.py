@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.compare.layers import LayerReport, compare_layers
 from edgekd.compare.sides import Asked, Side, ask, open_side, recipe_of
 from edgekd.data.load import load_data
 from edgekd.distill.control import paired_difference
@@ -106,7 +108,7 @@ class Comparison:
     drop_ci95: tuple[float, float]
     discordant: tuple[int, int]
     limits: tuple[Limit, ...]
-    layers: Any = None
+    layers: LayerReport | None = None
 
     @property
     def ok(self) -> bool:
@@ -137,16 +139,17 @@ def _model(side: Side, metric: Metric) -> dict[str, Any]:
 
 
 def compare_models(
-    a: str, b: str, data: str | None = None, overrides: Sequence[str] = (), *, weights: tuple[str | None, str | None] = (None, None),
-    labels: tuple[str | None, str | None] = (None, None), limits: Limits | None = None, layers: bool = False,
-    allow_code: bool = False, listener: Listener | None = None,
+    a: str, b: str, data: str | None = None, overrides: Sequence[str] = (), *,
+    weights: tuple[str | None, str | None] = (None, None), labels: tuple[str | None, str | None] = (None, None),
+    limits: Limits | None = None, layers: bool = False, allow_code: bool = False, listener: Listener | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare two models of any framework on the same data.
 
     Args:
         a, b: Model references, or paths of .onnx and .tflite files. A is what B should equal.
         data: Source of the data, as ``data.source`` of a recipe; ``None``: that of the run that a file is from.
-        overrides: ``key=value``: ``data.*`` and ``seed`` as in a recipe; ``a.*`` and ``b.*`` of a model, as ``teacher.*`` there.
+        overrides: ``key=value``: ``data.*`` and ``seed`` as in a recipe; ``a.*`` and ``b.*`` of the models, as ``teacher.*``
+            there.
         weights: Files of trained weights of A and B.
         labels: Files of class names of A and B.
         limits: What B may differ.
@@ -177,7 +180,13 @@ def compare_models(
         )
         truth = loaded.labels[loaded.splits.test]
         found = judge(first, second, recipe.data.source, truth, limits or Limits())
-        return found
+        if not layers and found.ok:
+            return found
+        workspace.listener.stage_started("layers", f"{first.asked.reference} and {second.asked.reference}")
+        started = time.monotonic()
+        compared = compare_layers(first, second, coarser(first, second), loaded, allow_code, workspace)
+        workspace.listener.stage_finished("layers", f"{len(compared.layers)} pairs", time.monotonic() - started, False)
+        return replace(found, layers=compared)
 
 
 def judge(a: Side, b: Side, source: str, truth: NDArray[np.int64], limits: Limits) -> Comparison:
@@ -198,7 +207,7 @@ def judge(a: Side, b: Side, source: str, truth: NDArray[np.int64], limits: Limit
     drop, interval, discordant = paired_difference(a.logits.argmax(1) == truth, b.logits.argmax(1) == truth)
     return Comparison(
         a, b, source, "probabilities" if probable else "logits", samples, extremes, metrics, drop, interval, discordant,
-        _limited(limits, _precision(a, b), samples, extremes, drop, _nan_in_b_alone(a, b)),
+        _limited(limits, coarser(a, b), samples, extremes, drop, _nan_in_b_alone(a, b)),
     )  # fmt: skip
 
 
@@ -223,7 +232,7 @@ def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> Distance | None
     )  # fmt: skip
 
 
-def _precision(a: Side, b: Side) -> str:
+def coarser(a: Side, b: Side) -> str:
     """Return the coarsest precision of the two: ``int8``, ``fp16`` or ``fp32``."""
     for name in ("int8", "fp16"):
         if any(each.dtypes is not None and each.dtypes[f"{name}_weights"] > _MOSTLY for each in (a, b)):
