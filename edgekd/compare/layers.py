@@ -3,13 +3,13 @@
 Layers of both models are paired (:mod:`edgekd.compare.pairing`) and walked in order of execution along the graph of B, or of A
 where B does not tell its graph. The rule:
 
-* A layer is *as good as clean* at the level that its precision allows: 80 dB between float32 models, 55 dB where one has
-  16-bit weights, 30 dB where one is int8.
+* A layer is *as good as clean* at the level that its precision allows: 100 dB between float32 models, 70 dB where one has
+  16-bit weights, 40 dB where one is int8.
 * A layer *falls* by the difference between the worst of its inputs and itself in signal-to-quantization-noise ratio, where
   inputs count for no more than the clean level. Unpaired layers pass on the worst of their inputs.
-* A fall of 10 dB or more, which is ten times the noise, is sharp, unless a layer computed from this one is back within 10 dB of
+* A fall of 10 dB or more, which is ten times the noise, is sharp, unless a layer computed from this one is back within 5 dB of
   what went in: then this layer was paired with something else, as happens inside an activation that one side computes in
-  several steps.
+  several steps, or its fault does not matter.
 * The first sharp fall in order of execution is the answer. Without one, errors have built up over many layers.
 """
 
@@ -35,12 +35,15 @@ from edgekd.models.references import kind_of, model_path
 from edgekd.safe.child import run_in_child
 from edgekd.workspace import Workspace
 
-CLEAN_DB = {"fp32": 80.0, "fp16": 55.0, "int8": 30.0}
+CLEAN_DB = {"fp32": 100.0, "fp16": 70.0, "int8": 40.0}
 """What a layer that is as it should be reaches, by the coarser precision of the two models."""
 SHARP_DB = 10.0
+_RECOVERED_DB = 5.0
 _SAMPLES = 32
 _WORST = 10
 _NAME_WIDTH = 44
+_WRAPPER = "Named.model."
+"""The path to the network in files of :mod:`edgekd.export.tflite`."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ def short_name(name: str) -> str:
     first, _, rest = name.partition(";")
     steps = [each.rpartition(".")[2].partition("_")[2] for each in first.split("/")]
     number = rest.rpartition(";")[2] if rest.rpartition(";")[2].isdigit() else ""
-    short = ".".join(each for each in steps if each) + (f":{number}" if number else "")
-    return short or name
+    short = ".".join(each for each in steps if each).removeprefix(_WRAPPER)
+    return (short + (f":{number}" if number else "")) or name
 
 
 def compare_layers(a: Side, b: Side, precision: str, data: Dataset, allow_code: bool, workspace: Workspace) -> LayerReport:
@@ -208,7 +211,7 @@ def walk(a: list[Activation], b: list[Activation], pairs: list[Pair], clean: flo
     layers = []
     for index in sorted(by_place):
         pair = by_place[index]
-        sharp = falls[index] >= SHARP_DB and recovered[index] < entering[index] - SHARP_DB
+        sharp = falls[index] >= SHARP_DB and recovered[index] < entering[index] - _RECOVERED_DB
         error = pair.max_error if np.isfinite(pair.max_error) else None
         layers.append(
             Layer(a[pair.a].name, b[pair.b].name, a[pair.a].operator, b[pair.b].operator, pair.sqnr_db, falls[index], error,

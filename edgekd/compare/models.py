@@ -174,10 +174,8 @@ def compare_models(
     ):
         loaded = load_data(recipe, workspace)
         extremes = extreme_samples(loaded, Path(folder))
-        first, second = (
-            open_side(name, asked, recipe, loaded, extremes, COUNT, allow_code, workspace)
-            for name, asked in zip("ab", sides, strict=True)
-        )
+        first = open_side("a", sides[0], recipe, loaded, extremes, COUNT, allow_code, workspace)
+        second = open_side("b", sides[1], recipe, loaded, extremes, COUNT, allow_code, workspace, first)
         truth = loaded.labels[loaded.splits.test]
         found = judge(first, second, recipe.data.source, truth, limits or Limits())
         if not layers and found.ok:

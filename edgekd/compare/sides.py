@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgekd.census import census
 from edgekd.data.dataset import Dataset
-from edgekd.distill.teacher import TEST_LOGITS, Member, open_member, open_trained_elsewhere
+from edgekd.distill.teacher import TEST_LOGITS, VALIDATION_LOGITS, Member, open_member, open_trained_elsewhere
 from edgekd.distill.trainer import EVALUATION_BATCH, tensors
 from edgekd.errors import ModelError, UsageError
 from edgekd.models.adapter import Adapter
@@ -164,6 +164,7 @@ def open_side(
     count: int,
     allow_code: bool,
     workspace: Workspace,
+    like: Side | None = None,
 ) -> Side:
     """Open a model, find out how it is fed, and run it on the test split and on extreme inputs.
 
@@ -176,6 +177,8 @@ def open_side(
         count: How many those are.
         allow_code: Whether a Keras file may hold code of its own.
         workspace: Keeps its outputs and its log.
+        like: What it should equal. How it is fed is found out by its accuracy, which misleads where it is broken; so scaling
+            that side's way is tried as well, and kept where that makes the two more alike.
 
     Raises:
         ModelError: It is broken, does not fit the data, or gives NaN on the test split.
@@ -187,6 +190,8 @@ def open_side(
     ).teacher
     known = _described_adapter(asked, data) if asked.described is not None else None
     member = open_trained_elsewhere(name, source, data, workspace, allow_code, known)
+    if like is not None and known is None and not any(each.startswith("preprocess.") for each in asked.overrides):
+        member = _fed_alike(name, member, like, data, allow_code, workspace)
     logits = np.load(member.folder / TEST_LOGITS, allow_pickle=False)
     bad = int((~np.isfinite(logits)).any(1).sum())
     if bad:
@@ -204,6 +209,22 @@ def open_side(
     assert member.adapter is not None
     notes = member.notes if known is None else (f"as {asked.run}/report.json describes it",)
     return Side(asked, member, logits, np.concatenate(rows), member.adapter.probabilities, notes, dtypes)
+
+
+def _fed_alike(name: str, member: Member, like: Side, data: Dataset, allow_code: bool, workspace: Workspace) -> Member:
+    """Return the model fed as it was found out, or scaled as ``like`` is, whichever is closer to that."""
+    found, wanted = member.adapter, like.adapter
+    assert found is not None
+    other = replace(found, value_range=wanted.value_range, mean=wanted.mean, std=wanted.std)
+    if found.channels != wanted.channels or other == found:
+        return member
+    second = open_trained_elsewhere(f"{name}-fed-alike", member.source, data, workspace, allow_code, other)
+    first, again, target = (
+        np.load(each.folder / VALIDATION_LOGITS, allow_pickle=False).argmax(1) for each in (member, second, like.member)
+    )
+    if (again == target).mean() <= (first == target).mean():
+        return member
+    return replace(second, notes=(*member.notes, "but scaled as A is, which makes them more alike"))
 
 
 def _described_adapter(asked: Asked, data: Dataset) -> Adapter:
