@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -113,24 +114,25 @@ def check_run(
         if not each.startswith("data."):
             raise UsageError(f"'{each}' changes nothing here, allowed: data.*", "for example data.source=folder:elsewhere")
     files = _check_files(folder)
-    broken = {each.path for each in files if each.state not in {"whole", "extra"}}
+    whole = {each.path for each in files if each.state == "whole"}
     if hashes_only:
         return RunCheck(folder, files, (), "--hashes-only")
-    if broken & {"recipe.yaml", "report.json"}:
+    if not {"recipe.yaml", "report.json"} <= whole:
         return RunCheck(folder, files, (), "the recipe or the report is not what it was")
-    report = _read(folder / "report.json", "artifacts")
-    wanted = [each for each in report["artifacts"] if each["path"] not in broken]
+    report = _read(folder / "report.json", "artifacts", "format", "inputs", "outputs", "metric")
+    wanted = [each for each in report["artifacts"] if each["path"] in whole]
     try:
         return RunCheck(folder, files, _run_again(folder, wanted, overrides, listener or Silent()))
     except DataError as error:
         return RunCheck(folder, files, (), f"its data cannot be loaded: {error.message}")
 
 
-def _read(path: Path, key: str) -> dict[str, Any]:
+def _read(path: Path, key: str, *fields: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         for each in content[key]:
-            each["path"]
+            for name in ("path", *fields):
+                each[name]
     except OSError as error:
         raise UsageError(f"{path.parent} is no run folder: cannot read {path.name} ({error.strerror})",
                          "name the --out folder of a finished run, or two models") from None  # fmt: skip
@@ -181,7 +183,8 @@ def _run_again(folder: Path, wanted: list[dict[str, Any]], overrides: Sequence[s
         data = load_data(recipe, workspace)
         test = data.splits.test
         for index, each in enumerate(wanted):
-            listener.stage_started(f"verify-{Path(each['path']).name}", f"{len(test):,} test samples")
+            name, started = Path(each["path"]).name, time.monotonic()
+            listener.stage_started(name, f"{len(test):,} test samples")
             out = Path(scratch, f"{index}.npy")
             run_in_child(
                 "edgekd.evaluate:evaluate_described",
@@ -193,5 +196,5 @@ def _run_again(folder: Path, wanted: list[dict[str, Any]], overrides: Sequence[s
             reported = each["metric"]
             same = metric.n == reported["n"] and abs(metric.value - reported["value"]) < _CLOSE
             made.append(Rerun(each["path"], reported["value"], metric, same))
-            listener.stage_finished(f"verify-{Path(each['path']).name}", f"top-1 {metric.value:.2%}", 0.0, False)
+            listener.stage_finished(name, f"top-1 {metric.value:.2%}", time.monotonic() - started, False)
     return tuple(made)
