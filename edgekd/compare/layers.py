@@ -7,9 +7,9 @@ where B does not tell its graph. The rule:
   16-bit weights, 40 dB where one is int8.
 * A layer *falls* by the difference between the worst of its inputs and itself in signal-to-quantization-noise ratio, where
   inputs count for no more than the clean level. Unpaired layers pass on the worst of their inputs.
-* A fall of 10 dB or more, which is ten times the noise, is sharp, unless a layer computed from this one is back within 5 dB of
-  what went in: then this layer was paired with something else, as happens inside an activation that one side computes in
-  several steps, or its fault does not matter.
+* A fall of 10 dB or more, which is ten times the noise, is sharp, unless a layer computed from this one in eight steps or fewer
+  is back within 5 dB of what went in: then this layer was paired with something else, as happens inside an activation that one
+  side computes in several steps.
 * The first sharp fall in order of execution is the answer. Without one, errors have built up over many layers.
 """
 
@@ -39,6 +39,8 @@ CLEAN_DB = {"fp32": 100.0, "fp16": 70.0, "int8": 40.0}
 """What a layer that is as it should be reaches, by the coarser precision of the two models."""
 SHARP_DB = 10.0
 _RECOVERED_DB = 5.0
+_STEPS = 8
+"""In which a decomposed activation is whole again, and that do not reach the pooling that evens out what went wrong."""
 _SAMPLES = 32
 _WORST = 10
 _NAME_WIDTH = 44
@@ -207,11 +209,12 @@ def walk(a: list[Activation], b: list[Activation], pairs: list[Pair], clean: flo
         level[index] = entering[index] if paired is None else paired.sqnr_db
         if paired is not None:
             falls[index] = entering[index] - paired.sqnr_db
-    recovered = _best_after(len(walked), sources, by_place)
+    consumers = _consumers(sources)
     layers = []
     for index in sorted(by_place):
         pair = by_place[index]
-        sharp = falls[index] >= SHARP_DB and recovered[index] < entering[index] - _RECOVERED_DB
+        back = entering[index] - _RECOVERED_DB
+        sharp = falls[index] >= SHARP_DB and _best_after(index, consumers, by_place) < back
         error = pair.max_error if np.isfinite(pair.max_error) else None
         layers.append(
             Layer(a[pair.a].name, b[pair.b].name, a[pair.a].operator, b[pair.b].operator, pair.sqnr_db, falls[index], error,
@@ -231,11 +234,20 @@ def _sources(walked: list[Activation], paired: dict[int, Pair]) -> list[tuple[in
     return found
 
 
-def _best_after(count: int, sources: list[tuple[int, ...]], paired: dict[int, Pair]) -> list[float]:
-    """Return for each layer the best ratio of all layers that are computed from it, -infinity without any."""
-    best = [float("-inf")] * count
-    for index in range(count - 1, -1, -1):
-        own = paired[index].sqnr_db if index in paired else float("-inf")
-        for each in sources[index]:
-            best[each] = max(best[each], best[index], own)
+def _consumers(sources: list[tuple[int, ...]]) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in sources]
+    for index, given in enumerate(sources):
+        for each in given:
+            found[each].append(index)
+    return found
+
+
+def _best_after(index: int, consumers: list[list[int]], paired: dict[int, Pair]) -> float:
+    """Return the best ratio of the layers computed from layer ``index`` in a few steps, -infinity without any."""
+    best = float("-inf")
+    seen, here = {index}, [index]
+    for _ in range(_STEPS):
+        here = sorted({after for each in here for after in consumers[each]} - seen)
+        seen |= set(here)
+        best = max([best, *(paired[each].sqnr_db for each in here if each in paired)])
     return best
