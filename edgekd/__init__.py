@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgekd.compare.models import compare_models
+    from edgekd.compare.run import check_run
     from edgekd.pipeline import compress
     from edgekd.planning import plan
     from edgekd.recipe import Recipe
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Recipe", "Report", "compress", "plan"]
+__all__ = ["Recipe", "Report", "check_run", "compare_models", "compress", "plan"]
 
 _HOMES = {
     "Recipe": "edgekd.recipe",
     "Report": "edgekd.report.report",
+    "check_run": "edgekd.compare.run",
+    "compare_models": "edgekd.compare.models",
     "compress": "edgekd.pipeline",
     "plan": "edgekd.planning",
 }

@@ -19,7 +19,10 @@ _BITS = {
     "INT4": 4, "UINT4": 4,
 }  # fmt: skip
 """Types that weights have, as ONNX and TFLite call them."""
-_SHARES = {"int8_weights": {"INT8", "UINT8"}, "int4_weights": {"INT4", "UINT4"}, "fp16_weights": {"FLOAT16", "BFLOAT16"}}
+_SHARES = {
+    "int8_weights": {"INT8", "UINT8"}, "int4_weights": {"INT4", "UINT4"}, "fp16_weights": {"FLOAT16", "BFLOAT16"},
+    "fp32_weights": {"FLOAT", "FLOAT32"},
+}  # fmt: skip
 _EIGHT_BIT = _SHARES["int8_weights"]
 _INTEGER = {"INT8", "UINT8", "INT16"}
 _INTEGER_ONNX = {
@@ -40,8 +43,8 @@ _MOVE_ONLY = {
 
 
 def census(path: str, kind: str) -> dict[str, float]:
-    """Return shares of weight bytes, ``int8_weights``, ``int4_weights`` and ``fp16_weights``, and ``int8_ops``: the share of
-    computing operators that run on integers of 8 or 16 bits.
+    """Return shares of weight bytes, ``int8_weights``, ``int4_weights``, ``fp16_weights`` and ``fp32_weights``, and
+    ``int8_ops``: the share of computing operators that run on integers of 8 or 16 bits.
 
     Args:
         path: The file.

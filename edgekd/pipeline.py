@@ -12,6 +12,7 @@ from edgekd.devices.profiles import load_profile
 from edgekd.distill.stages import check_student, distill_student, prepare_teacher, settle_training, train_control
 from edgekd.export.metadata import describe_artifacts
 from edgekd.export.stages import export_student
+from edgekd.per_class import cost_per_class
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
 from edgekd.quantize.stages import quantize_exports
@@ -55,6 +56,8 @@ def compress(
         artifacts = quantize_exports(asked, data, student, exported, workspace)
         artifacts = describe_artifacts(asked, data, student, artifacts, workspace)
         verified = verify(data, student, artifacts, workspace)
-        gates = check_gates(asked, teacher, student, verified)
+        classes = cost_per_class(data, teacher, student, verified)
+        gates = check_gates(asked, teacher, student, verified, classes)
         latency = benchmark(asked, data, verified, load_profile("host"), workspace)
-        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace, control=control)
+        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace,
+                       control=control, classes=classes)  # fmt: skip

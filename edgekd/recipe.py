@@ -192,6 +192,27 @@ class Gates(Section):
     )
     int8_max_drop: float = Field(1.0, ge=0, le=100, description="points of test accuracy an int8 artifact may lose to PyTorch")
     int8_weight_share: float = Field(0.9, ge=0, le=1, description="share of weight bytes that must be int8 in an int8 file")
+    int8_sqnr_db: float = Field(
+        10.0, ge=-200, le=200, description="signal to quantization noise of the worst output (class) of an int8 file, in dB"
+    )
+    int8_gain_error: float = Field(
+        0.05, ge=0, le=10, description="by how much an int8 file may scale its outputs; a wrong scale leaves top-1 as it was"
+    )
+    int8_max_offset: float = Field(
+        0.02,
+        ge=0,
+        le=10,
+        description="what an int8 file may add to all its outputs alike, as a share of their range; a wrong zero point does",
+    )
+    float_weight_share: float = Field(
+        0.8, ge=0, le=1, description="share of weight bytes in the precision that an fp32 or fp16 file is named after"
+    )
+    max_class_drop: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="points of test accuracy any class may lose to the teacher, or without one to PyTorch; null: no limit",
+    )
     max_teacher_drop: float | None = Field(
         None, ge=0, le=100, description="points of test accuracy any artifact may lose to the teacher; null: no limit"
     )

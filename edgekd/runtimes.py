@@ -6,7 +6,7 @@ input by that description alone, so judging a file also proves its description.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,15 +46,29 @@ def open_onnx(path: str, threads: int | None = None) -> tuple[Run, list[dict[str
     return lambda arrays: dict(zip(names, session.run(names, arrays), strict=True)), inputs, outputs
 
 
-def open_tflite(path: str, threads: int | None = None) -> tuple[Run, list[dict[str, Any]], list[dict[str, Any]]]:
+def open_tflite(
+    path: str, threads: int | None = None, inner: Sequence[int] = ()
+) -> tuple[Run, list[dict[str, Any]], list[dict[str, Any]]]:
     """Load a TFLite file; return how to run it, and its inputs and outputs as the runtime tells them.
 
     Names are those of the file's first signature, or of its tensors where it has none, as many old files.
     The batch is fixed: larger arrays run in slices of it.
-    """
-    from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path, num_threads=threads)
+    Args:
+        path: The file.
+        threads: Of the interpreter; ``None``: its default.
+        inner: Indices of inner tensors that are returned as well, by :func:`inner_name`. They are kept, and nothing is
+            delegated, for what a delegate computes on its way is not seen.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kept: dict[str, Any] = {}
+    if inner:
+        kept = {
+            "experimental_preserve_all_tensors": True,
+            "experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        }
+    interpreter = Interpreter(path, num_threads=threads, **kept)
     interpreter.allocate_tensors()
     signatures = interpreter.get_signature_list()
     found = {"inputs": interpreter.get_input_details(), "outputs": interpreter.get_output_details()}
@@ -82,6 +96,7 @@ def open_tflite(path: str, threads: int | None = None) -> tuple[Run, list[dict[s
     inputs, outputs = details(found["inputs"]), details(found["outputs"])
     sources = {each["name"]: int(raw["index"]) for each, raw in zip(inputs, found["inputs"], strict=True)}
     targets = {each["name"]: int(raw["index"]) for each, raw in zip(outputs, found["outputs"], strict=True)}
+    targets |= {inner_name(index): index for index in inner}
     batch = inputs[0]["shape"][0] if inputs[0]["shape"] else 1
 
     def run(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -94,6 +109,11 @@ def open_tflite(path: str, threads: int | None = None) -> tuple[Run, list[dict[s
         return {name: np.concatenate([row[name] for row in rows]) for name in targets}
 
     return run, inputs, outputs
+
+
+def inner_name(index: int) -> str:
+    """Return the name of an inner tensor of a TFLite file, which need not have one of its own."""
+    return f"tensor:{index}"
 
 
 def open_artifact(path: str, kind: str, threads: int | None = None) -> tuple[Run, list[dict[str, Any]], list[dict[str, Any]]]:

@@ -12,7 +12,8 @@ import numpy as np
 from edgekd.benchmark.protocol import summarise
 from edgekd.data.dataset import Dataset
 from edgekd.devices.profiles import Profile, usable_cores
-from edgekd.recipe import ArtifactName, Recipe
+from edgekd.flavours import ArtifactName
+from edgekd.recipe import Recipe
 from edgekd.runtimes import feed
 from edgekd.safe.child import run_in_child
 from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors

@@ -123,8 +123,19 @@ def combined_logits(members: tuple[Member, ...], rule: str, split: str) -> NDArr
     return found
 
 
-def open_trained_elsewhere(name: str, source: TeacherMember, data: Dataset, workspace: Workspace, allow_code: bool) -> Member:
-    """Open a teacher that comes with its weights, find out how to feed it, and run it on the validation and test splits."""
+def open_trained_elsewhere(
+    name: str, source: TeacherMember, data: Dataset, workspace: Workspace, allow_code: bool, known: Adapter | None = None
+) -> Member:
+    """Open a teacher that comes with its weights, find out how to feed it, and run it on the validation and test splits.
+
+    Args:
+        name: Of the stage.
+        source: The recipe's words for it.
+        data: What it is run on.
+        workspace: Keeps its outputs.
+        allow_code: Whether a Keras file may hold code of its own.
+        known: How to feed and read it, where that is known and need not be found out.
+    """
     if kind_of(source.model) == "store":
         return _open_stored(name, source, data, workspace)
     labels = read_labels(Path(source.labels).expanduser()) if source.labels is not None else None
@@ -133,7 +144,9 @@ def open_trained_elsewhere(name: str, source: TeacherMember, data: Dataset, work
         with open_pretrained(source, data.inputs, labels or data.classes, workspace.log, allow_code) as opened:
             some = _spread(data.splits.validation, _DETECTION_SAMPLES)
             inputs, target = tensors(data.batch(some)), torch.from_numpy(data.labels[some])
-            adapter = detect(opened.described, source.preprocess, labels, data.inputs, data.classes, opened.run, inputs, target)
+            adapter = known or detect(
+                opened.described, source.preprocess, labels, data.inputs, data.classes, opened.run, inputs, target
+            )
             total = len(data.splits.validation) + len(data.splits.test)
             done, parts = 0, {}
             for file, indices in ((VALIDATION_LOGITS, data.splits.validation), (TEST_LOGITS, data.splits.test)):
@@ -153,6 +166,7 @@ def open_trained_elsewhere(name: str, source: TeacherMember, data: Dataset, work
     inputs = {
         "teacher": source.model_dump(mode="json", include={"model", "arguments", "preprocess"}), "data": data.digest,
         "content": content_digest(source), "labels": labels, "allow_code": allow_code,
+        "known": None if known is None else known.to_json(),
     }  # fmt: skip
     stage = workspace.stage(name, f"{source.model} as it is, on validation and test split", inputs, work, _describe)
     adapter = adapter_from_json(stage.result["adapter"])
@@ -251,7 +265,7 @@ def _voice(
     member: Member, specs: tuple[TensorSpec, ...], workspace: Workspace, allow_code: bool, device: torch.device,
     stack: ExitStack,
 ) -> Voice:  # fmt: skip
-    module, run = _opened(member, specs, workspace, allow_code, device, stack)
+    module, run = open_member(member, specs, workspace, allow_code, device, stack)
     if module is not None:
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         module.eval()
@@ -273,10 +287,23 @@ def _voice(
     return Voice(member.source.model, ask, module)
 
 
-def _opened(
+def open_member(
     member: Member, specs: tuple[TensorSpec, ...], workspace: Workspace, allow_code: bool, device: torch.device,
     stack: ExitStack,
 ) -> tuple[nn.Module | None, Callable[[dict[str, Tensor]], Tensor]]:  # fmt: skip
+    """Open a network; return its module, if it shows one, and how to get logits from what the student takes.
+
+    Args:
+        member: The network.
+        specs: What the student takes.
+        workspace: Its log gets what runtimes print.
+        allow_code: Whether a Keras file may hold code of its own.
+        device: Where networks of PyTorch run, and where inputs come from.
+        stack: Closes what is opened.
+
+    Raises:
+        UsageError: There is nothing but kept outputs.
+    """
     if kind_of(member.source.model) == "store":
         raise UsageError(
             f"teacher {member.source.model} is kept outputs alone and cannot be asked for others",

@@ -58,7 +58,7 @@ def open_model(kind: str, path: str, allow_code: bool) -> tuple[dict[str, Any], 
         rows = []
         for start in range(0, count, batch or count):
             part = {
-                each["name"]: _given(arrays[each["name"]][start : start + (batch or count)], each, batch) for each in inputs
+                each["name"]: as_input(arrays[each["name"]][start : start + (batch or count)], each, batch) for each in inputs
             }
             samples = len(next(iter(part.values())))
             try:
@@ -89,8 +89,14 @@ def _check_numbers(path: str, inputs: list[dict[str, Any]], outputs: list[dict[s
         raise ModelError(f"{path} has {len(inputs)} inputs, and as outputs {listed}; numbers are needed on both sides")
 
 
-def _given(values: NDArray[Any], described: dict[str, Any], batch: int | None) -> NDArray[Any]:
-    """Return real ``values`` as an input takes them, padded to a fixed batch with copies of the last."""
+def as_input(values: NDArray[Any], described: dict[str, Any], batch: int | None) -> NDArray[Any]:
+    """Return real ``values`` as an input takes them, padded to a fixed batch with copies of the last.
+
+    Args:
+        values: One row per sample.
+        described: The input: ``dtype``, ``scale`` and ``zero_point``.
+        batch: The fixed batch; ``None``: any.
+    """
     dtype = np.dtype(described["dtype"])
     if described["scale"] is not None:
         values = values / np.float32(described["scale"]) + described["zero_point"]

@@ -85,7 +85,7 @@ def detect(
     widths = {len(classes), len(known or classes)} | ({1} if len(classes) == 2 else set())
     output = _choose_output(model, options, {name: tuple(each.shape[1:]) for name, each in first.items()}, widths)
     width = first[output].reshape(len(first[output]), -1).shape[1]
-    columns, single, said = _columns(model.name, known, classes, width)
+    columns, single, said = columns_by_name(model.name, known, classes, width)
     adapter = replace(adapter, output=output, columns=columns, single=single)
     candidates = _normalisations(model, options, adapter, specs[0])
     given, reordered = [], []
@@ -241,10 +241,20 @@ def _choose_output(model: Described, options: Preprocess, shapes: dict[str, tupl
     raise ModelError(f"{model.name} has several outputs: {listed}", "name one with teacher.preprocess.output")
 
 
-def _columns(
+def columns_by_name(
     name: str, labels: tuple[str, ...] | None, classes: tuple[str, ...], width: int
 ) -> tuple[tuple[int, ...] | None, bool, list[str]]:
-    """Return the output of each class, whether one output stands for two classes, and what to say of it."""
+    """Return the output of each class, whether one output stands for two classes, and what to say of it.
+
+    Args:
+        name: Of the model, for messages.
+        labels: Class names of its outputs; ``None``: not known.
+        classes: Of the data.
+        width: How many outputs it has.
+
+    Raises:
+        ModelError, UsageError: Which output is which class is not known.
+    """
     single = width == 1 and len(classes) == 2 and len(labels or classes) == 2
     notes = ["one output for two classes"] if single else []
     if single:

@@ -6,6 +6,7 @@ from typing import Any
 
 from edgekd import __version__
 from edgekd.distill.control import verdict
+from edgekd.report.classes import worst_class
 from edgekd.report.distillation import PAIRED, pins, sentence, taught_by
 from edgekd.report.report import MeasuredArtifact, Report
 from edgekd.report.rows import HEADINGS, percent, table_rows
@@ -78,7 +79,10 @@ def _contract(each: MeasuredArtifact) -> list[str]:
         lines.append(
             f"- output `{tensor['name']}`: {tensor['dtype']} {tensor['shape']}, one logit per line of labels.txt{real}"
         )
-    return [*lines, f"- top-1 {percent(each.verified.metric)}", ""]
+    lines.append(f"- top-1 {percent(each.verified.metric)}")
+    if each.per_class is not None and each.per_class.ranked:
+        lines.append(f"- per class, against the {each.per_class.against}: {worst_class(each.per_class)}")
+    return [*lines, ""]
 
 
 def _preparation(tensor: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from edgekd import __version__
 from edgekd.distill.control import verdict
 from edgekd.recipe_file import dump_recipe
 from edgekd.report.charts import size_accuracy_latency, training_curves
+from edgekd.report.classes import class_tables
 from edgekd.report.distillation import PAIRED, circumstances, pins, taught_by, term_table
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, table_rows
@@ -38,6 +39,7 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         verdict=verdict(report.control) if report.control is not None else None,
         paired=PAIRED,
         charts=charts,
+        per_class=class_tables(report),
         recipe=dump_recipe(report.recipe),
         command=f"edgekd compress recipe.yaml --out {shlex.quote(report.folder.name or 'out')}",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from edgekd.data.dataset import Dataset
 from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
 from edgekd.distill.training_stage import TrainedModel
-from edgekd.recipe import ArtifactName, Recipe
+from edgekd.flavours import ArtifactName
+from edgekd.per_class import PerClass
+from edgekd.recipe import Recipe
 from edgekd.recipe_file import dump_recipe
 from edgekd.report.model_card import model_card
 from edgekd.report.page import report_page
@@ -28,7 +31,7 @@ from edgekd.workspace import Workspace
 def publish(
     recipe: Recipe, data: Dataset, teacher: Teacher | None, student: TrainedModel, verified: dict[ArtifactName, Verified],
     gates: list[Gate], latency: dict[ArtifactName, Latency], threads: int, workspace: Workspace, *,
-    control: Control | None = None,
+    control: Control | None = None, classes: Mapping[ArtifactName, PerClass] | None = None,
 ) -> Report:  # fmt: skip
     """Write artifacts, labels, reports and manifest to the run folder; remove what an earlier run left there.
 
@@ -37,9 +40,12 @@ def publish(
     folder = workspace.folder
     missed = {gate.artifact for gate in gates if not gate.passed}
     measured = tuple(
-        MeasuredArtifact(each, latency[name], "rejected" if name in missed else "artifacts", each.artifact.path.stat().st_size)
+        MeasuredArtifact(
+            each, latency[name], "rejected" if name in missed else "artifacts", each.artifact.path.stat().st_size,
+            (classes or {}).get(name),
+        )
         for name, each in verified.items()
-    )
+    )  # fmt: skip
     report = Report(
         recipe, folder, teacher, student, measured, tuple(gates),
         {"train": len(data.splits.train), "validation": len(data.splits.validation), "test": len(data.splits.test)},

@@ -15,6 +15,7 @@ from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.flavours import ArtifactName
+from edgekd.per_class import PerClass
 from edgekd.recipe import Recipe
 from edgekd.report.distillation import method
 from edgekd.tasks.classification import Metric
@@ -33,12 +34,14 @@ class MeasuredArtifact:
         latency: By target.
         folder: ``artifacts``, or ``rejected`` if it missed a gate.
         size_bytes: Of the file.
+        per_class: What each class lost.
     """
 
     verified: Verified
     latency: Latency
     folder: str
     size_bytes: int
+    per_class: PerClass | None = None
 
     @property
     def name(self) -> ArtifactName:
@@ -191,9 +194,11 @@ def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
         "metric": _metric(verified.metric),
         "parity": {
             "max_abs_error": parity.max_abs_error, "relative_error": parity.relative_error,
-            "agreement": parity.agreement, "n": parity.n,
+            "agreement": parity.agreement, "n": parity.n, "mean_abs_error": parity.mean_abs_error,
+            "sqnr_db": parity.sqnr_db, "gain": parity.gain, "offset": parity.offset, "extreme_error": parity.extreme_error,
         },
         "dtypes": verified.dtypes,
+        "per_class": None if each.per_class is None else each.per_class.to_json(),
         "latency": each.latency,
     }  # fmt: skip
 

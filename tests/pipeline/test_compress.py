@@ -64,7 +64,7 @@ def test_report_has_the_fields_of_schema_1(finished: Report) -> None:
     for each in report["artifacts"]:
         assert {"path", "format", "precision", "size_bytes", "sha256", "inputs", "outputs", "metric"} <= each.keys()
         assert {"max_abs_error", "agreement", "n"} <= each["parity"].keys()
-        assert {"int8_weights", "int4_weights", "fp16_weights", "int8_ops"} == each["dtypes"].keys()
+        assert {"int8_weights", "int4_weights", "fp16_weights", "fp32_weights", "int8_ops"} == each["dtypes"].keys()
         assert sha256_file(finished.folder / each["path"]) == each["sha256"]
         assert (finished.folder / each["path"]).stat().st_size == each["size_bytes"]
         low, high = each["metric"]["ci95"]

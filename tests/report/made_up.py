@@ -14,6 +14,7 @@ from edgekd.distill.teacher import Member, Teacher
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.models.spec import Cost
 from edgekd.models.tensors import classifier
+from edgekd.per_class import PerClass
 from edgekd.progress import Silent
 from edgekd.recipe import ArtifactName, Recipe, TeacherMember
 from edgekd.report.publish import publish
@@ -67,6 +68,7 @@ def some_control(only_distilled: int, only_alone: int) -> Control:
 def made_up_report(
     data: Dataset, folder: Path, recipe: Recipe, told: dict[str, Any], control: Control | None = None,
     history: tuple[dict[str, float], ...] = curve(0.2, 0.96), label_order: Sequence[dict[str, Any]] = (),
+    classes: dict[ArtifactName, PerClass] | None = None,
 ) -> Report:  # fmt: skip
     """Publish a run of ``recipe`` on the digits, whose training left the facts ``told``, into ``folder``."""
     spec = classifier("zoo:shallow_cnn", data.inputs, data.classes)
@@ -86,8 +88,8 @@ def made_up_report(
             verified[name] = _verified(name, folder / "stages", metric)
             latency[name] = _latency(name)
         taught = teacher if recipe.distill.has_teacher else None
-        gates = check_gates(recipe, taught, student, verified)
-        return publish(recipe, data, taught, student, verified, gates, latency, 2, workspace, control=control)
+        gates = check_gates(recipe, taught, student, verified, classes)
+        return publish(recipe, data, taught, student, verified, gates, latency, 2, workspace, control=control, classes=classes)
 
 
 def _verified(name: ArtifactName, folder: Path, metric: Metric) -> Verified:
@@ -101,8 +103,10 @@ def _verified(name: ArtifactName, folder: Path, metric: Metric) -> Verified:
         "name": "logits", "dtype": "float32", "shape": ["batch", 10], "layout": "NC", "meaning": "logits", "scale": None,
         "zero_point": None,
     }  # fmt: skip
-    is_int8 = float("int8" in name)
-    shares = {"int8_weights": is_int8, "int4_weights": 0.0, "fp16_weights": float("fp16" in name), "int8_ops": is_int8}
+    kind = name.partition("-")[2]
+    shares = {f"{each}_weights": float(each == kind) for each in ("int8", "int4", "fp16", "fp32")} | {
+        "int8_ops": float(kind == "int8")
+    }
     return Verified(Artifact(name, path, sha256_file(path)), [given], [back], metric, Parity(1e-5, 1e-6, 1.0, N), shares)
 
 

@@ -1,0 +1,1 @@
+"""Comparing: two models of any framework, layer by layer where they differ, and a run folder with itself."""
