@@ -15,7 +15,7 @@ from edgekd.distill.control import verdict
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, table_rows
 
-_NAME_WIDTH = 22
+_NAME_WIDTH = 30
 _PIPE_WIDTH = 160
 _NARROW = 116
 
