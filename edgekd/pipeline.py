@@ -11,6 +11,7 @@ from edgekd.data.load import load_data
 from edgekd.devices.profiles import load_profile
 from edgekd.distill.stages import check_student, distill_student, prepare_teacher, settle_training, train_control
 from edgekd.export.stages import export_student
+from edgekd.golden import make_golden
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
 from edgekd.quantize.stages import quantize_exports
@@ -54,5 +55,7 @@ def compress(
         artifacts = quantize_exports(asked, data, student, exported, workspace)
         verified = verify(data, student, artifacts, workspace)
         gates = check_gates(asked, teacher, student, verified)
+        golden = make_golden(data, student.spec, verified, gates, workspace)
         latency = benchmark(asked, data, verified, load_profile("host"), workspace)
-        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace, control=control)
+        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace,
+                       control=control, golden=golden)  # fmt: skip
