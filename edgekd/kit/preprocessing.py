@@ -58,7 +58,7 @@ def _steps(tensor: Tensor) -> list[str]:
             "Take the mean of all channels.",
             f"Bring the sound to {tensor.sample_rate:,} samples a second.",
             f"Cut to the first {length:,} samples, or fill up with silence (0) at its end.",
-            f"As 16-bit values: `x = value / 32768 * {tensor.value_range[1]!r}`.",
+            f"As 16-bit values: `x = value / 32768{_times(tensor.value_range[1])}`.",
             *_normalisation(tensor, ""), *_quantization(tensor),
         ]  # fmt: skip
     return [
@@ -79,7 +79,7 @@ def _image_steps(tensor: Tensor) -> list[str]:
         f"{colour}, 8 bits each; without transparency.",
         f"If it is not {width} x {height} pixels: scale it so that the shorter side fits, bilinear with a filter as wide as "
         f"the reduction, and cut out the centre (in Pillow: `ImageOps.fit(image, ({width}, {height}), BILINEAR)`).",
-        f"`x = pixel / 255 * {high - low!r} + {low!r}`: black is {low:g}, white is {high:g}.",
+        f"`x = pixel / 255{_times(high - low)}{_plus(low)}`: black is {low:g}, white is {high:g}.",
     ]
 
 
@@ -95,15 +95,13 @@ def _quantization(tensor: Tensor) -> list[str]:
         return []
     limits = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
     low, high = limits.get(tensor.dtype, (-(2**31), 2**31 - 1))
-    return [f"`q = round(x / {tensor.scale!r} + {tensor.zero_point})`, cut to {low} to {high}, as {tensor.dtype}."]
+    return [f"`q = round(x / {tensor.scale!r}{_plus(tensor.zero_point or 0)})`, cut to {low} to {high}, as {tensor.dtype}."]
 
 
 def _reading(tensor: Tensor) -> list[str]:
     steps = []
     if tensor.scale is not None:
-        steps.append(
-            f"Real value: `(q - {tensor.zero_point}) * {tensor.scale!r}`. For the best class alone this is not needed."
-        )
+        steps.append(f"Real value: `(q{_plus(-(tensor.zero_point or 0))}) * {tensor.scale!r}`.")
     if tensor.labels is not None:
         steps.append(f"One logit for each of the {len(tensor.labels)} classes, in the order of `labels.json`.")
         steps.append("The class is where the logit is largest; softmax over the real values gives shares that sum to 1.")
@@ -115,3 +113,11 @@ def _reading(tensor: Tensor) -> list[str]:
 
 def _listed(values: list[float]) -> str:
     return f"[{', '.join(repr(value) for value in values)}]"
+
+
+def _times(factor: float) -> str:
+    return "" if factor == 1 else f" * {factor!r}"
+
+
+def _plus(term: float) -> str:
+    return "" if term == 0 else f" + {term!r}" if term > 0 else f" - {-term!r}"
