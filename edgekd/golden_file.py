@@ -22,12 +22,12 @@ ADVERSARIAL = ("lowest", "highest", "mid", "noise")
 SHARE_OF_RANGE = {"fp32": 1e-4, "fp16": 1e-2}
 """How far float files may be off, as a share of the output range: what the gates allow them by default."""
 INT8_STEPS = 4
-"""How far int8 files may be off, in steps of the output: its quantization step, or 1/255 of its range where it is float.
+"""How far all others may be off, in steps of the output: its quantization step, or 1/255 of its range where it has no 8 bits.
 
 The kernels of one runtime differ by one step on the digits network (LiteRT's own against XNNPACK's); each layer may add to it.
 """
 _STEPS_IN_RANGE = 255
-_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -69,11 +69,11 @@ def golden_file(
     is_test = np.asarray([row["kind"] == "test" for row in rows])
     content: dict[str, Any] = {
         "schema": SCHEMA, "artifact": artifact,
-        "runtime": {"name": RUNTIMES[kind], "version": version(_PACKAGES[kind]), "machine": platform.machine()},
+        "runtime": {"name": RUNTIMES[kind], "version": version(_PACKAGES[RUNTIMES[kind]]), "machine": platform.machine()},
         "rule": rule(precision), "samples": rows,
         "inputs": _written(Path(folder), "input", inputs, fed, found_inputs),
         "outputs": [
-            {**each, "tolerance": _tolerance(got[each["name"]], each["scale"] is not None, is_test, precision)}
+            {**each, "tolerance": _tolerance(got[each["name"]], is_test, precision)}
             for each in _written(Path(folder), "output", outputs, got, found_outputs)
         ],
     }  # fmt: skip
@@ -88,7 +88,7 @@ def rule(precision: str) -> str:
     """Return in words how outputs are compared with the golden ones."""
     share = SHARE_OF_RANGE.get(precision)
     allowed = (
-        f"{INT8_STEPS} steps: quantization steps of an integer output, or 1/{_STEPS_IN_RANGE} of the range of a float one"
+        f"{INT8_STEPS} steps: quantization steps of an output of 8 bits, 1/{_STEPS_IN_RANGE} of the range of any other"
         if share is None
         else f"{share:g} of the output range"
     )
@@ -98,9 +98,9 @@ def rule(precision: str) -> str:
     )
 
 
-def _tolerance(values: NDArray[Any], is_quantized: bool, is_test: NDArray[np.bool_], precision: str) -> list[float]:
+def _tolerance(values: NDArray[Any], is_test: NDArray[np.bool_], precision: str) -> list[float]:
     """Return the largest allowed difference of each sample. An extreme sample may have a larger range than the test samples."""
-    if is_quantized:
+    if values.dtype.itemsize == 1:
         return [float(INT8_STEPS)] * len(values)
     flat = values.reshape(len(values), -1).astype(np.float64)
     usual = np.ptp(flat[is_test]) if is_test.any() else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from sklearn.datasets import load_digits
 
 import edgekd
@@ -62,6 +62,26 @@ def test_a_stranger_gets_the_golden_outputs(finished: Report, file: str) -> None
     assert [row["top1"] for row in golden["samples"]] == expected.argmax(axis=1).tolist()
     ordered = np.sort(expected.astype(np.float64), axis=1)
     np.testing.assert_allclose([row["margin"] for row in golden["samples"]], ordered[:, -1] - ordered[:, -2])
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_other_kernels_of_the_runtime_are_within_the_tolerance(finished: Report, file: str) -> None:
+    """LiteRT's own and reference kernels against XNNPACK's; ONNX Runtime's graph as it is written against an optimized one."""
+    folder, golden = _golden(finished, file)
+    (given,), (taken,) = golden["inputs"], golden["outputs"]
+    inputs, expected = _bin(folder, given), _bin(folder, taken).astype(np.float64)
+    path = str(finished.folder / "artifacts" / file)
+    found: list[np.ndarray] = []
+    if file.endswith("onnx"):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        found += onnxruntime.InferenceSession(path, options).run([taken["name"]], {given["name"]: inputs})
+    else:
+        for kernels in (OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN_REF):
+            run = Interpreter(path, experimental_op_resolver_type=kernels).get_signature_runner()
+            found.append(np.concatenate([run(**{given["name"]: row[None]})[taken["name"]] for row in inputs]))
+    worst = max(float((np.abs(each.astype(np.float64) - expected).max(axis=1) / taken["tolerance"]).max()) for each in found)
+    assert worst <= (0.25 if "int8" in file else 0.05)  # one step of four; far less for floats
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -61,6 +61,7 @@ def test_a_plan_says_what_will_be_done() -> None:
         "export",
         "quantize",
         "verify",
+        "golden",
         "benchmark",
     ]
     what = {stage.name: stage.what for stage in planned.stages}

@@ -44,7 +44,7 @@ def choose(target: str, report: RunReport) -> Choice:
     """
     passed = {each.name: each for each in report.artifacts if each.passed}
     rejected = {each.name for each in report.artifacts if not each.passed}
-    passed_over = []
+    passed_over: list[str] = []
     for names in PREFERENCES[target]:
         ready = [passed[name] for name in names if name in passed]
         if ready:

@@ -13,7 +13,7 @@ from pathlib import Path
 from edgekd.errors import ModelError, UsageError
 from edgekd.kit.choice import PREFERENCES, Choice, check_target, choose
 from edgekd.kit.preprocessing import preprocessing
-from edgekd.kit.programs import DataFile, programs
+from edgekd.kit.programs import CPP_TYPES, DataFile, programs
 from edgekd.kit.run_folder import RunFolder, open_run_folder
 from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors, write_bytes
 
@@ -91,6 +91,12 @@ def _contents(run: RunFolder, target: str, choice: Choice) -> dict[str, bytes]:
     """Return every file of a kit by its path."""
     artifact = choice.artifact
     place, golden_place = _LAYOUT[target]
+    strange = {each.dtype for each in (*artifact.inputs, *artifact.outputs)} - CPP_TYPES.keys()
+    if strange:
+        raise ModelError(
+            f"{artifact.path} takes or gives {', '.join(sorted(strange))}, which the programs of a kit cannot feed or compare",
+            "choose a target with another file, or feed it as PREPROCESSING.md of that file would say",
+        )
     network = run.read(artifact.path)
     if run.hashes[artifact.path] != artifact.sha256:
         raise UsageError(

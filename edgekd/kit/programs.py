@@ -16,10 +16,11 @@ from edgekd.kit.literals import FILTERS, Code, only_code
 from edgekd.kit.preprocessing import image_size
 from edgekd.kit.run_folder import Golden, GoldenTensor, ReportedArtifact, Tensor
 
-_CPP_TYPES = {
+CPP_TYPES = {
     "float32": "float", "float64": "double", "int8": "std::int8_t", "uint8": "std::uint8_t", "int16": "std::int16_t",
     "int32": "std::int32_t", "int64": "std::int64_t",
 }  # fmt: skip
+"""Types of inputs and outputs that programs can feed and compare."""
 _TFLITE_TYPES = {
     "float32": "kTfLiteFloat32", "float64": "kTfLiteFloat64", "int8": "kTfLiteInt8", "uint8": "kTfLiteUInt8",
     "int16": "kTfLiteInt16", "int32": "kTfLiteInt32", "int64": "kTfLiteInt64",
@@ -141,7 +142,7 @@ def _tensor(told: Tensor, golden: GoldenTensor, is_ranked: bool) -> _TensorField
             "std": told.std, "scale": told.scale, "zero_point": told.zero_point, "sample_rate": told.sample_rate,
             "ranked": is_ranked,
         },
-        count=count, bytes=count * np.dtype(told.dtype).itemsize, cpp_type=_CPP_TYPES[told.dtype],
+        count=count, bytes=count * np.dtype(told.dtype).itemsize, cpp_type=CPP_TYPES[told.dtype],
         tflite_type=_TFLITE_TYPES[told.dtype],
     )  # fmt: skip
 

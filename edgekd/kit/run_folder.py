@@ -12,9 +12,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekd.errors import UsageError
-from edgekd.safe.files import disk_errors
 
-Dtype = Literal["float32", "float64", "int8", "uint8", "int16", "int32", "int64"]
+Dtype = Literal[
+    "float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"
+]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _AGAIN = "run edgekd compress again with this folder as --out; it makes what is missing or changed"
 
@@ -70,8 +71,9 @@ class ReportedArtifact(_Section):
     """One file of the run."""
 
     path: Annotated[str, Field(pattern=r"^(artifacts|rejected)/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
-    format: Literal["onnx", "tflite"]
+    format: Literal["onnx", "ort", "tflite"]
     precision: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
+    flavour: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] | None = None
     size_bytes: int
     sha256: Hash
     inputs: Annotated[list[Tensor], Field(min_length=1)]
@@ -81,7 +83,7 @@ class ReportedArtifact(_Section):
     @property
     def name(self) -> str:
         """As ``export.artifacts`` of a recipe has it, for example ``tflite-int8``."""
-        return f"{self.format}-{self.precision}"
+        return "-".join(part for part in (self.format, self.precision, self.flavour) if part)
 
     @property
     def file_name(self) -> str:
@@ -199,8 +201,10 @@ def open_run_folder(folder: Path) -> RunFolder:
     Raises:
         UsageError: It is no run folder, its report is broken or changed, or of another edgekd.
     """
-    with disk_errors(folder):
+    try:
         is_run = (folder / "report.json").is_file() and (folder / "manifest.json").is_file()
+    except OSError as error:
+        raise UsageError(f"cannot read {folder}: {error.strerror}", "give the folder that edgekd compress wrote to") from None
     if not is_run:
         raise UsageError(
             f"{folder} is no finished run: there is no report.json with a manifest.json in it",

@@ -57,8 +57,9 @@ def publish(
     for name, path in data.files.items():
         write_bytes(folder / "artifacts" / name, path.read_bytes())
     golden_files = {
-        f"golden/{file_name(name)}/{each}": stage.path(each) for name, stage in golden.items() for each in stage.files
-    }
+        f"golden/{Path(each.relative_path).name}/{name}": golden[each.name].path(name)
+        for each in measured if each.name in golden for name in golden[each.name].files
+    }  # fmt: skip
     for place, path in golden_files.items():
         write_bytes(folder / place, path.read_bytes())
     write_text(folder / "recipe.yaml", dump_recipe(recipe))

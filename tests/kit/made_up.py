@@ -70,7 +70,7 @@ def write_run(
     write_network(folder / "artifacts" / file, inputs, output, len(labels))
     digest = hashlib.sha256((folder / "artifacts" / file).read_bytes()).hexdigest()
     spec = ModelSpec("zoo:none", inputs, (TensorSpec(output, "float32", (len(labels),), "NC", "logits", labels=labels),))
-    np.savez(folder / "raw.npz", allow_pickle=False, **raw)  # type: ignore[arg-type]
+    np.savez(folder / "raw.npz", allow_pickle=False, **raw)
     golden = folder / "golden" / file
     golden.mkdir(parents=True)
     count = len(next(iter(raw.values()))) - 4

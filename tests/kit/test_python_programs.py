@@ -149,7 +149,8 @@ def test_another_network_fails_where_hashes_are_right(kit: Path, factor: float) 
         network = onnx.load_from_string(content)
         weights = numpy_helper.to_array(network.graph.initializer[0]) * np.float32(factor)
         network.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "_weights"))
-        return network.SerializeToString()
+        changed: bytes = network.SerializeToString()
+        return changed
 
     _change(kit, "student.fp32.onnx", change, quietly=True)
     done = python(kit, "check.py")
