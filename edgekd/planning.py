@@ -108,7 +108,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
             "quantize", ", ".join(quantized) + (ranges if any("int8" in name for name in quantized) else "") or "nothing"
         ),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
-        PlannedStage("golden", "16 test samples and 4 extreme ones with what each file that passed gives, to assert on devices"),
+        PlannedStage("golden", "16 test samples and 4 extreme ones, with what each file that passed gives for them"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
     ]  # fmt: skip
     return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names))
