@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from edgekd.errors import ModelError, UsageError
 from edgekd.kit.run_folder import ReportedArtifact, RunReport
 from edgekd.names import did_you_mean
+from edgekd.recipe import ArtifactName
 
 PREFERENCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "android": (("tflite-int8",), ("tflite-fp16",), ("tflite-fp32",)),
@@ -15,7 +17,6 @@ PREFERENCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "jetson": (("onnx-int8-tensorrt",), ("onnx-fp32",)),
 }
 """For each target, artifacts by name, the best first; of those that stand together, the one measured faster."""
-_UNMADE = {"onnx-int8-tensorrt"}  # not every edgekd can be asked for it
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def choose(target: str, report: RunReport) -> Choice:
             chosen, why = _fastest(ready, target)
             return Choice(chosen, "; ".join([why, *passed_over]))
         passed_over += [f"{name} {'missed a gate' if name in rejected else 'was not made'}" for name in names]
-    wanted = [name for names in PREFERENCES[target] for name in names if name not in _UNMADE]
+    wanted = [name for names in PREFERENCES[target] for name in names if name in get_args(ArtifactName)]
     missing = [name for name in wanted if name not in rejected]
     hint = f"add {' or '.join(missing)} to export.artifacts of the recipe" if missing else "see gates in report.html"
     raise ModelError(f"the run has no file for {target}: {', '.join(passed_over)}", hint)

@@ -1,12 +1,13 @@
 """Which artifact a target gets, and what is said where there is none."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from edgekd.errors import ModelError, UsageError
 from edgekd.kit.choice import check_target, choose
 from edgekd.kit.run_folder import RunReport
+from edgekd.recipe import ArtifactName
 
 
 def _artifact(name: str, p50: float = 1.0, target: str = "host:1", rejected: bool = False) -> dict[str, Any]:
@@ -74,12 +75,14 @@ def test_nothing_that_fits_says_why_and_what_to_add() -> None:
     assert "tflite-int8 was not made, tflite-fp16 missed a gate, tflite-fp32 was not made" in caught.value.message
     assert caught.value.hint == "add tflite-int8 or tflite-fp32 to export.artifacts of the recipe"
     assert caught.value.exit_code == 3
+    every = ("tflite-int8", "tflite-fp16", "tflite-fp32")
     with pytest.raises(ModelError) as caught:
-        choose("jetson", _report(_artifact("onnx-fp32", rejected=True)))
+        choose("ios", _report(*(_artifact(name, rejected=True) for name in every)))
     assert "see gates" in str(caught.value.hint)
     with pytest.raises(ModelError, match="onnx-fp32 was not made") as caught:
         choose("jetson", _report(_artifact("tflite-int8")))
-    assert caught.value.hint == "add onnx-fp32 to export.artifacts of the recipe"
+    wanted = " or ".join(name for name in ("onnx-int8-tensorrt", "onnx-fp32") if name in get_args(ArtifactName))
+    assert caught.value.hint == f"add {wanted} to export.artifacts of the recipe"
 
 
 def test_unknown_targets_are_told_the_nearest() -> None:
