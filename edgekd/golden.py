@@ -73,13 +73,14 @@ def _make(artifact: Artifact, chosen: NDArray[np.int64], data: Dataset, spec: Mo
                 },
                 log=workspace.log,
             )  # fmt: skip
-        for reason in made["left_out"]:
-            workspace.listener.warned(f"{artifact.name}: golden vector left out: {reason}")
         return made
 
     inputs = {"artifact": artifact.sha256, "data": data.digest, "samples": chosen.tolist()}
     what = f"outputs of {len(chosen)} test samples and {len(ADVERSARIAL)} extreme ones"
-    return workspace.stage(f"golden-{artifact.name}", what, inputs, work, _describe)
+    stage = workspace.stage(f"golden-{artifact.name}", what, inputs, work, _describe)
+    for reason in stage.result["left_out"]:
+        workspace.listener.warned(f"{artifact.name}: golden vector left out: {reason}")
+    return stage
 
 
 def _describe(result: dict[str, Any]) -> str:
