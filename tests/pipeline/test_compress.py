@@ -143,7 +143,11 @@ def test_running_again_does_nothing_and_a_change_redoes_what_depends_on_it(finis
     assert {each.name: each.verified.artifact.sha256 for each in again.artifacts} == before
 
     fewer = edgekd.compress("digits", out, [*QUICK, "quantize.calibration_samples=100"])
-    changed = {stage for name in ("onnx-int8", "tflite-int8") for stage in (name, f"verify-{name}", f"golden-{name}", f"benchmark-{name}")}
+    changed = {
+        stage
+        for name in ("onnx-int8", "tflite-int8")
+        for stage in (name, f"verify-{name}", f"golden-{name}", f"benchmark-{name}")
+    }
     assert set(fewer.redone) <= changed
     assert {"onnx-int8", "tflite-int8"} <= set(fewer.redone)
 
