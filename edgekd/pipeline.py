@@ -12,6 +12,7 @@ from edgekd.devices.profiles import load_profile
 from edgekd.distill.stages import check_student, distill_student, prepare_teacher, settle_training, train_control
 from edgekd.export.metadata import describe_artifacts
 from edgekd.export.stages import export_student
+from edgekd.golden import make_golden
 from edgekd.per_class import cost_per_class
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
@@ -58,6 +59,7 @@ def compress(
         verified = verify(data, student, artifacts, workspace)
         classes = cost_per_class(data, teacher, student, verified)
         gates = check_gates(asked, teacher, student, verified, classes)
+        golden = make_golden(data, student.spec, verified, gates, workspace)
         latency = benchmark(asked, data, verified, load_profile("host"), workspace)
         return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace,
-                       control=control, classes=classes)  # fmt: skip
+                       control=control, classes=classes, golden=golden)  # fmt: skip

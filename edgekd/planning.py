@@ -107,6 +107,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         *_files(asked, preview),
         PlannedStage("metadata", f"what they take and give, and their labels, inside {len(names)} files"),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
+        PlannedStage("golden", "16 test samples and 4 extreme ones, with what each file that passed gives for them"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
     ]  # fmt: skip
     return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names))

@@ -15,7 +15,7 @@ MATTERING = (
 )  # fmt: skip
 """Packages whose version can change an artifact."""
 
-_PRESENTATION = {"cli", "report"}
+_PRESENTATION = {"cli", "kit", "report"}
 """Folders of edgekd that cannot change a result."""
 
 

@@ -63,6 +63,7 @@ def test_a_plan_says_what_will_be_done() -> None:
         "onnx-int8",
         "metadata",
         "verify",
+        "golden",
         "benchmark",
     ]
     what = {stage.name: stage.what for stage in planned.stages}

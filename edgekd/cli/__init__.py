@@ -18,6 +18,7 @@ _COMMANDS = {
     "verify": "Compare two models of any framework, layer by layer; or check a run folder.",
     "teach": "Keep a teacher's outputs in a folder, to distill from where the teacher is not.",
     "init": "Write a commented recipe to start from.",
+    "kit": "Write what a device needs, with a program that proves it works there.",
     "plan": "Say what a recipe would do, and do nothing.",
     "models": "List what can be a teacher or a student, and what each is able to.",
     "losses": "List what a student can learn from its teacher.",

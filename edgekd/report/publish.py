@@ -25,13 +25,14 @@ from edgekd.report.report import MeasuredArtifact, Report
 from edgekd.safe.files import sha256_file, write_bytes, write_json, write_text
 from edgekd.verify import Gate, Verified
 from edgekd.versions import library_versions
-from edgekd.workspace import Workspace
+from edgekd.workspace import StageResult, Workspace
 
 
 def publish(
     recipe: Recipe, data: Dataset, teacher: Teacher | None, student: TrainedModel, verified: dict[ArtifactName, Verified],
     gates: list[Gate], latency: dict[ArtifactName, Latency], threads: int, workspace: Workspace, *,
     control: Control | None = None, classes: Mapping[ArtifactName, PerClass] | None = None,
+    golden: Mapping[ArtifactName, StageResult] = {},
 ) -> Report:  # fmt: skip
     """Write artifacts, labels, reports and manifest to the run folder; remove what an earlier run left there.
 
@@ -63,6 +64,12 @@ def publish(
     write_text(folder / "artifacts" / "labels.txt", labels_text(data.classes))
     for name, path in data.files.items():
         write_bytes(folder / "artifacts" / name, path.read_bytes())
+    golden_files = {
+        f"golden/{Path(each.relative_path).name}/{name}": golden[each.name].path(name)
+        for each in measured if each.name in golden for name in golden[each.name].files
+    }  # fmt: skip
+    for place, path in golden_files.items():
+        write_bytes(folder / place, path.read_bytes())
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     write_json(folder / "splits.json", _splits(data))
     content = report.to_json()
@@ -71,11 +78,12 @@ def publish(
     write_text(report.html, report_page(report, content["environment"]))
     written = {name for each in measured for name in each.files} | {
         "artifacts/labels.txt", "recipe.yaml", "splits.json", "report.json", "MODEL_CARD.md", "report.html",
-    } | {f"artifacts/{name}" for name in data.files}  # fmt: skip
+    } | {f"artifacts/{name}" for name in data.files} | golden_files.keys()  # fmt: skip
     for stale in before - written:
         (folder / stale).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        (folder / "rejected").rmdir()  # only if it is empty
+    for emptied in (folder / "rejected", *(folder / "golden").glob("*"), folder / "golden"):
+        with contextlib.suppress(OSError):
+            emptied.rmdir()  # only if it is empty
     write_json(folder / "manifest.json", _manifest(folder, sorted(written), recipe.seed))
     return report
 

@@ -24,7 +24,16 @@ def _run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["compress", "--help"], ["plan", "digits"], ["recipes"], ["plan", "broken"], ["compress", "x=1"]]
+    "arguments",
+    [
+        ["--help"],
+        ["compress", "--help"],
+        ["plan", "digits"],
+        ["recipes"],
+        ["plan", "broken"],
+        ["compress", "x=1"],
+        ["kit", "."],
+    ],
 )
 def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
     code = (

@@ -143,7 +143,7 @@ def test_running_again_does_nothing_and_a_change_redoes_what_depends_on_it(finis
     assert {each.name: each.verified.artifact.sha256 for each in again.artifacts} == before
 
     fewer = edgekd.compress("digits", out, [*QUICK, "quantize.calibration_samples=100"])
-    stages = ("", "metadata-", "verify-", "benchmark-")
+    stages = ("", "metadata-", "verify-", "golden-", "benchmark-")
     changed = {f"{stage}{name}" for name in ("onnx-int8", "tflite-int8") for stage in stages}
     assert set(fewer.redone) <= changed
     assert {"onnx-int8", "tflite-int8"} <= set(fewer.redone)
@@ -196,3 +196,7 @@ def test_another_folder_gives_the_same_bytes(finished: Report, tmp_path: Path) -
     assert {each.name: each.verified.artifact.sha256 for each in again.artifacts} == {
         each.name: each.verified.artifact.sha256 for each in finished.artifacts
     }
+    golden = [str(path.relative_to(finished.folder)) for path in sorted(finished.folder.glob("golden/*/*"))]
+    assert len(golden) == 4 * len(FILES)
+    for name in golden:
+        assert (again.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name

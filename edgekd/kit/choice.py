@@ -1,0 +1,72 @@
+"""Which file of a run goes on which device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from edgekd.errors import ModelError, UsageError
+from edgekd.kit.run_folder import ReportedArtifact, RunReport
+from edgekd.names import did_you_mean
+from edgekd.recipe import ArtifactName
+
+PREFERENCES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "android": (("tflite-int8",), ("tflite-fp16",), ("tflite-fp32",)),
+    "ios": (("tflite-int8",), ("tflite-fp16",), ("tflite-fp32",)),
+    "raspberry-pi": (("tflite-int8", "onnx-int8"), ("tflite-fp16",), ("tflite-fp32", "onnx-fp32")),
+    "jetson": (("onnx-int8-tensorrt",), ("onnx-fp32",)),
+}
+"""For each target, artifacts by name, the best first; of those that stand together, the one measured faster."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The file for a target, and why it is this one, in words."""
+
+    artifact: ReportedArtifact
+    reason: str
+
+
+def check_target(name: str) -> None:
+    """Check that there is a target of that name.
+
+    Raises:
+        UsageError: There is none; the nearest is named.
+    """
+    if name not in PREFERENCES:
+        raise UsageError(f"no target '{name}', allowed: {', '.join(PREFERENCES)}{did_you_mean(name, PREFERENCES)}")
+
+
+def choose(target: str, report: RunReport) -> Choice:
+    """Return the file for a target.
+
+    Raises:
+        ModelError: The run has none that passed its gates.
+    """
+    passed = {each.name: each for each in report.artifacts if each.passed}
+    rejected = {each.name for each in report.artifacts if not each.passed}
+    passed_over: list[str] = []
+    for names in PREFERENCES[target]:
+        ready = [passed[name] for name in names if name in passed]
+        if ready:
+            chosen, why = _fastest(ready, target)
+            return Choice(chosen, "; ".join([why, *passed_over]))
+        passed_over += [f"{name} {'missed a gate' if name in rejected else 'was not made'}" for name in names]
+    wanted = [name for names in PREFERENCES[target] for name in names if name in get_args(ArtifactName)]
+    missing = [name for name in wanted if name not in rejected]
+    hint = f"add {' or '.join(missing)} to export.artifacts of the recipe" if missing else "see gates in report.html"
+    raise ModelError(f"the run has no file for {target}: {', '.join(passed_over)}", hint)
+
+
+def _fastest(ready: list[ReportedArtifact], target: str) -> tuple[ReportedArtifact, str]:
+    if len(ready) == 1:
+        return ready[0], f"{ready[0].name} passed its gates"
+    shared = set.intersection(*({name for name, each in one.latency.items() if each.kind == "measured"} for one in ready))
+    # A measurement on the device itself says more than one on the machine that made the files.
+    ranked = sorted(shared, key=lambda name: (not name.startswith(target), name != "host:1", name))
+    if not ranked:
+        return ready[0], f"{ready[0].name} passed its gates, and nothing was measured"
+    place = ranked[0]
+    ordered = sorted(ready, key=lambda each: each.latency[place].p50_ms)
+    figures = ", ".join(f"{each.name} {each.latency[place].p50_ms:.3f} ms" for each in ordered)
+    return ordered[0], f"{ordered[0].name} was the fastest that passed, measured on {place}: {figures}"
