@@ -1,20 +1,21 @@
 """Count what is really stored and computed in 8 bits inside an artifact.
 
 A file can be called int8 and keep its largest layer in float: only its bytes tell.
-Weight bytes are those of constant int8/uint8 and float tensors of two dimensions or more. Left out are vectors: scales,
-zero points, shapes, indices, the parameters of layer norms, and the biases that every integer kernel adds to its 32-bit
-accumulator.
+Weight bytes are those of constant tensors of floats, or of integers up to 8 bits, of two dimensions or more. Left out are
+vectors: scales, zero points, shapes, indices, the parameters of layer norms, and the biases that every integer kernel adds
+to its 32-bit accumulator.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-_BYTES_ONNX = {"FLOAT": 4, "FLOAT16": 2, "BFLOAT16": 2, "DOUBLE": 8, "INT8": 1, "UINT8": 1}
-_BYTES_TFLITE = {"FLOAT32": 4, "FLOAT16": 2, "FLOAT64": 8, "INT8": 1, "UINT8": 1}
+_BITS_ONNX = {
+    "FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "INT8": 8, "UINT8": 8, "INT4": 4, "UINT4": 4,
+}  # fmt: skip
+_TFLITE = {"FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64", "INT8", "UINT8", "INT4", "UINT4", "INT2"}
 _EIGHT_BIT = {"INT8", "UINT8"}
 _INTEGER_ONNX = {
     "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
@@ -39,7 +40,27 @@ def census(path: str, kind: str) -> dict[str, float]:
         kind: ``onnx`` or ``tflite``.
     """
     weights, operators = _count_onnx(path) if kind == "onnx" else _count_tflite(path)
-    return {"int8_weights": _share(weights), "int8_ops": _share(operators)}
+    eight_bit = sum(weights[dtype] for dtype in _EIGHT_BIT & weights.keys())
+    return {"int8_weights": _share({True: eight_bit, False: sum(weights.values()) - eight_bit}), "int8_ops": _share(operators)}
+
+
+def tally(path: str, kind: str) -> dict[str, Any]:
+    """Return what the shares of :func:`census` are made of.
+
+    Args:
+        path: The file.
+        kind: ``onnx`` or ``tflite``.
+
+    Returns:
+        ``weight_bytes``, bytes of weights by dtype, as ``{"int8": 4096, "float32": 128}``, the most first; and
+        ``integer_operators`` and ``float_operators``, numbers of computing operators.
+    """
+    weights, operators = _count_onnx(path) if kind == "onnx" else _count_tflite(path)
+    named = {{"FLOAT": "float32", "DOUBLE": "float64"}.get(dtype, dtype.lower()): count for dtype, count in weights.items()}
+    return {
+        "weight_bytes": dict(sorted(named.items(), key=lambda each: -each[1])),
+        "integer_operators": operators[True], "float_operators": operators[False],
+    }  # fmt: skip
 
 
 def _share(counts: dict[bool, int]) -> float:
@@ -47,31 +68,31 @@ def _share(counts: dict[bool, int]) -> float:
     return counts[True] / total if total else 0.0
 
 
-def _count_onnx(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
+def _count_onnx(path: str) -> tuple[dict[str, int], dict[bool, int]]:
     import onnx
 
     graph = onnx.load(path).graph
     quantizers = [node for node in graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
     parameters = {name for node in quantizers for name in node.input[1:]}
-    weights = {True: 0, False: 0}
+    weights: dict[str, int] = {}
     for tensor in graph.initializer:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type)
-        if tensor.name not in parameters and kind in _BYTES_ONNX and not _is_vector(tensor.dims):
-            weights[kind in _EIGHT_BIT] += int(np.prod(tensor.dims)) * _BYTES_ONNX[kind]
+        if tensor.name not in parameters and kind in _BITS_ONNX and not _is_vector(tensor.dims):
+            weights[kind] = weights.get(kind, 0) + (math.prod(tensor.dims) * _BITS_ONNX[kind] + 7) // 8
     dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
     operators = {True: 0, False: 0}
     for node in graph.node:
         if node.op_type in _INTEGER_ONNX:
             operators[True] += 1
         elif node.op_type not in _MOVE_ONLY:
             # An operator runs on integers when what it computes on arrives through DequantizeLinear.
-            constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
             floats = [name for name in node.input if name and constants.get(name) in (None, onnx.TensorProto.FLOAT)]
             operators[bool(floats) and all(name in dequantized for name in floats)] += 1
     return weights, operators
 
 
-def _count_tflite(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
+def _count_tflite(path: str) -> tuple[dict[str, int], dict[bool, int]]:
     from pathlib import Path
 
     from ai_edge_litert import schema_py_generated as schema
@@ -79,19 +100,23 @@ def _count_tflite(path: str) -> tuple[dict[bool, int], dict[bool, int]]:
     types = _names(schema.TensorType)
     codes = _names(schema.BuiltinOperator)
     model = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes(), 0)
-    weights, operators = {True: 0, False: 0}, {True: 0, False: 0}
+    weights: dict[str, int] = {}
+    operators = {True: 0, False: 0}
     for graph in model.subgraphs:
-        for tensor in graph.tensors:
+        for tensor in graph.tensors or ():
             kind = types[tensor.type]
-            if kind in _BYTES_TFLITE and not _is_vector(tensor.shape if tensor.shape is not None else ()):
-                weights[kind in _EIGHT_BIT] += _bytes(model, tensor)
-        for operator in graph.operators:
+            if kind in _TFLITE and not _is_vector(tensor.shape if tensor.shape is not None else ()):
+                stored = _bytes(model, tensor)
+                if stored:
+                    weights[kind] = weights.get(kind, 0) + stored
+        for operator in graph.operators or ():
             code = model.operatorCodes[operator.opcodeIndex]
             name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
             if name not in _MOVE_ONLY:
-                touched = [types[graph.tensors[index].type] for index in (operator.inputs[0], operator.outputs[0])]
-                hybrid = name in _WEIGHTED_TFLITE and types[graph.tensors[operator.inputs[1]].type] in _EIGHT_BIT
-                operators[hybrid or all(kind in _EIGHT_BIT for kind in touched)] += 1
+                inputs, outputs = ([] if each is None else list(each) for each in (operator.inputs, operator.outputs))
+                touched = [types[graph.tensors[index].type] for index in (*inputs[:1], *outputs[:1])]
+                hybrid = name in _WEIGHTED_TFLITE and types[graph.tensors[inputs[1]].type] in _EIGHT_BIT
+                operators[hybrid or (bool(touched) and all(kind in _EIGHT_BIT for kind in touched))] += 1
     return weights, operators
 
 
