@@ -12,8 +12,6 @@ from edgekd.inspect.integer import DEQUANTIZERS, QUANTIZERS
 from edgekd.inspect.labels import labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
@@ -63,7 +61,8 @@ def command(files: tuple[Path, ...], all_layers: bool, all_names: bool, as_json:
 
 def _show(console: Console, inspection: Inspection, all_layers: bool, all_names: bool) -> None:
     graph = inspection.graph
-    title = f"{_plain(str(inspection.path))}  {graph.format.replace('tflite', 'TFLite').replace('onnx', 'ONNX')}, {_bytes(inspection.size_bytes)}"
+    kind = {"tflite": "TFLite", "onnx": "ONNX"}[graph.format]
+    title = f"{_plain(str(inspection.path))}  {kind}, {_bytes(inspection.size_bytes)}"
     console.print(title, style="bold", soft_wrap=True)
     _section(console, "Inputs and outputs")
     table = _table("", "name", "shape", "dtype", "scale", "zero point", right=(4, 5))

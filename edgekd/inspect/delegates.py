@@ -14,6 +14,7 @@ that a table does not name is unknown; it counts as left on the CPU, because nob
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.inspect.graph import GraphDescription, OperatorDescription, TensorDescription
+from edgekd.inspect.integer import DEQUANTIZERS, QUANTIZERS
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Runtime:
     open_inputs: str
     dtypes: frozenset[str] = frozenset()
     hybrid: frozenset[str] | None = None
+    integer: frozenset[str] | None = None
     refuses: frozenset[str] = frozenset()
     per_tensor: frozenset[str] = frozenset()
     constant: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -104,7 +107,7 @@ def runtimes() -> tuple[Runtime, ...]:
 
 
 def _runtime(table: dict[str, Any]) -> Runtime:
-    sets = {key: frozenset(table[key]) for key in ("dtypes", "hybrid", "refuses", "per_tensor") if key in table}
+    sets = {key: frozenset(table[key]) for key in ("dtypes", "hybrid", "integer", "refuses", "per_tensor") if key in table}
     takes = {dtype: frozenset(names) for dtype, names in table["takes"].items()}
     tuples = ("constant", "zero_points", "scale_ratio", "scale_product")
     tables = {key: {kind: tuple(each) for kind, each in table.get(key, {}).items()} for key in tuples}
@@ -136,8 +139,24 @@ def _judge(graph: GraphDescription, runtime: Runtime) -> Verdict:
         notes.append(f"inputs have open dimensions: {runtime.open_inputs}")
     dtypes = {each.dtype for operator in operators for each in graph.activations((*operator.inputs, *operator.outputs))}
     notes += dict.fromkeys(text for dtype, text in runtime.remarks.items() if dtype in dtypes)
+    real = _in_float(operators, graph, runtime)
+    if real:
+        shown = ", ".join(f"{kind} x{count}" for kind, count in real.most_common())
+        notes.append(f"no integer kernels, so in float between two conversions: {shown}")
     refusals.sort(key=lambda each: -len(each.names))
     return Verdict(runtime, len(operators), sum(taken), sides.count(True), sides.count(False), tuple(refusals), tuple(notes))
+
+
+def _in_float(operators: list[OperatorDescription], graph: GraphDescription, runtime: Runtime) -> Counter[str]:
+    """Return the fused operators, by kind, that a runtime has no integer kernel for; its own integer kinds are left out."""
+    if runtime.integer is None:
+        return Counter()
+    return Counter(
+        each.kind for each in operators
+        if each.kind not in runtime.integer | QUANTIZERS | DEQUANTIZERS and "." not in each.kind
+        and not each.kind.startswith(("QLinear", "Dynamic")) and not each.kind.endswith("Integer")
+        and any(tensor.dtype in {"int8", "uint8"} and tensor.scale for tensor in graph.activations(each.inputs))
+    )  # fmt: skip
 
 
 def _reason(operator: OperatorDescription, graph: GraphDescription, runtime: Runtime) -> tuple[str, str] | None:

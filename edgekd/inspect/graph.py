@@ -24,7 +24,7 @@ class TensorDescription:
         storage: Where a weight or constant is stored: two tensors may share one place.
         scale, zero_point: Of a quantized value: ``real = (stored - zero_point) * scale``; of a per-channel one its first.
         per_channel: Whether it has a scale for each channel.
-        declared: Shape of an input or output as the file tells it: open dimensions are names.
+        declared: The shape as the file tells it: open dimensions are names, or ``?``. ``None``: it does not tell.
     """
 
     name: str
@@ -128,14 +128,22 @@ def graph_from_json(content: dict[str, Any]) -> GraphDescription:
 
 def elements(shape: Shape | None) -> int | None:
     """Return the number of values of a shape; ``None`` where a dimension is unknown."""
-    if shape is None:
-        return None
+    return None if shape is None else product(*shape)
+
+
+def product(*factors: int | None) -> int | None:
+    """Return the product; ``None`` if a factor is unknown, or below zero, or if there can be no such number of things."""
     total = 1
-    for size in shape:
-        if size is None:
+    for each in factors:
+        if each is None or each < 0:
             return None
-        total *= size
+        total *= each
+        if total > _MOST:
+            return None
     return total
+
+
+_MOST = 1 << 62
 
 
 BITS = {

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import ExportError, ModelError, UsageError
+from edgekd.errors import ExportError, ModelError, ResourceError, UsageError
 from edgekd.inspect.delegates import Verdict, judge
 from edgekd.inspect.graph import GraphDescription, OperatorDescription, TensorDescription, graph_from_json
 from edgekd.inspect.integer import DEQUANTIZERS, QUANTIZERS, fuse
@@ -97,9 +97,7 @@ def inspect_file(path: Path) -> Inspection:
         ModelError: It is broken, or keeps weights outside its folder.
         ResourceError: Reading it takes too much time or memory.
     """
-    if not path.exists():
-        raise UsageError(f"{path} does not exist", "name an .onnx or .tflite file")
-    check_file(path)
+    _check_readable(path)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         close = did_you_mean(path.suffix.lower(), FORMATS)
@@ -120,6 +118,17 @@ def inspect_file(path: Path) -> Inspection:
     )  # fmt: skip
 
 
+def _check_readable(path: Path) -> None:
+    try:
+        check_file(path)
+        if path.is_file():  # opening a pipe would wait for whoever writes to it
+            path.open("rb").close()
+            return
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "name an .onnx or .tflite file") from None
+    raise UsageError(f"{path} is no plain file", "name an .onnx or .tflite file")
+
+
 def _read(path: Path, kind: str) -> dict[str, Any]:
     """Describe the file in a child process; what its libraries print is kept where that fails."""
     with tempfile.NamedTemporaryFile(prefix="edgekd-inspect-", suffix=".log", delete=False) as log:
@@ -131,6 +140,11 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
         )  # fmt: skip
     except ExportError as error:  # it crashed, or raised what its reader did not foresee: the log tells
         raise ModelError(f"{path} cannot be read: {error.message}", f"the reader's output is in {log_path}") from None
+    except ResourceError as error:
+        raise ResourceError(
+            f"{path} cannot be read in {_MEMORY_BYTES >> 30} GiB of memory and {_TIMEOUT_S / 60:.0f} minutes",
+            f"{error.message}; the reader's output is in {log_path}",
+        ) from None
     except BaseException:
         log_path.unlink(missing_ok=True)
         raise

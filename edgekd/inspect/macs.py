@@ -7,17 +7,7 @@ the answer unknown, never zero.
 
 from __future__ import annotations
 
-from edgekd.inspect.graph import Shape, elements
-
-
-def product(*factors: int | None) -> int | None:
-    """Return the product, ``None`` if any factor is unknown."""
-    total = 1
-    for each in factors:
-        if each is None:
-            return None
-        total *= each
-    return total
+from edgekd.inspect.graph import Shape, elements, product
 
 
 def dimension(shape: Shape | None, axis: int) -> int | None:

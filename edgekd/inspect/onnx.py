@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import ModelError, UsageError
-from edgekd.inspect import macs
 from edgekd.inspect.graph import BITS, GraphDescription, OperatorDescription, Role, Shape, TensorDescription, dense_bytes
+from edgekd.inspect.onnx_macs import node_macs
 from edgekd.safe.model_files import check_onnx
 
+_TWO_INPUTS = (1, 2, 4, 5, 6, 7)
+_ONE_INPUT = (1, 2, 3, 4)
 _SCALES = {
-    "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "QLinearConv": (1, 2, 4, 5, 6, 7), "QLinearMatMul": (1, 2, 4, 5, 6, 7),
-    "ConvInteger": (2, 3), "MatMulInteger": (2, 3), "QGemm": (1, 2, 4, 5, 7, 8), "QLinearAdd": (1, 2, 4, 5, 6, 7),
-    "QLinearMul": (1, 2, 4, 5, 6, 7), "QLinearSigmoid": (1, 2, 3, 4), "QLinearLeakyRelu": (1, 2, 3, 4),
-    "QLinearAveragePool": (1, 2, 3, 4), "QLinearGlobalAveragePool": (1, 2, 3, 4), "QLinearSoftmax": (1, 2, 3, 4),
-    "DynamicQuantizeMatMul": (2, 3), "MatMulIntegerToFloat": (2, 3, 4, 5), "MatMulNBits": (2, 3),
+    "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "ConvInteger": (2, 3), "MatMulInteger": (2, 3),
+    "QGemm": (1, 2, 4, 5, 7, 8), "DynamicQuantizeMatMul": (2, 3), "MatMulIntegerToFloat": (2, 3, 4, 5), "MatMulNBits": (2, 3),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul"), _TWO_INPUTS),
+    **dict.fromkeys(("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"), _ONE_INPUT),
+    **dict.fromkeys(("QLinearAveragePool", "QLinearGlobalAveragePool"), _ONE_INPUT),
     "Resize": (1, 2, 3), "Upsample": (1,), "Clip": (1, 2),
 }  # fmt: skip
 """Places of inputs that are no parameters of a network: scales, zero points, limits."""
@@ -30,7 +31,6 @@ _INT32_PLACES = {"DequantizeLinear": (0,), "QLinearConv": (8,), "QGemm": (6,)}
 """Places of inputs where int32 is a bias, and no index."""
 _INLINE_ELEMENTS = 4096
 """Shape inference reads the values of small constants, as shapes; larger ones are dropped before it."""
-_MS = "com.microsoft."
 _MOST_BYTES = 2 << 30
 """Of protocol buffers, the format that ONNX is written in."""
 
@@ -100,13 +100,14 @@ def _describe(
     operators = tuple(
         OperatorDescription(
             node.name or next((name for name in node.output if name), f"node_{index}"), _kind(node), tuple(node.input),
-            tuple(node.output), _macs(node, tensors),
+            tuple(node.output), node_macs(node, _kind(node), tensors),
             0 if _folds(node, tensors) else sum(tensors[each].bytes or 0 for each in _union(node, roots)),
         )
         for index, node in enumerate(graph.node)
     )  # fmt: skip
     subgraphs = sum(attribute.HasField("g") for node in graph.node for attribute in node.attribute)
-    return GraphDescription("onnx", tensors, operators, tuple(inputs), tuple(each.name for each in graph.output), metadata, subgraphs)  # fmt: skip
+    outputs = tuple(each.name for each in graph.output)
+    return GraphDescription("onnx", tensors, operators, tuple(inputs), outputs, metadata, subgraphs)
 
 
 def _check_whole(path: Path) -> None:
@@ -216,8 +217,7 @@ def _roles(
                 uses[name].append((node.op_type, place, bool(scales & set(node.input))))
     roles: dict[str, Role] = {}
     for name, tensor in stored.items():
-        shape, dtype = shapes[name]
-        roles[name] = "weight" if _is_weight(_count(tensor), dtype, uses[name]) else "constant"
+        roles[name] = "weight" if _is_weight(_count(tensor), shapes[name][1], uses[name]) else "constant"
     known = set(stored) | {""}
     for node in graph.node:
         if (
@@ -332,81 +332,3 @@ def _metadata(model: Any) -> dict[str, str]:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]
-
-
-def _macs(node: Any, tensors: dict[str, TensorDescription]) -> int | None:
-    if any(each.HasField("g") for each in node.attribute):
-        return None
-    count = _MACS.get(_kind(node))
-    return 0 if count is None else count(_Node(node, tensors))
-
-
-class _Node:
-    """A node, asked for shapes and attributes."""
-
-    def __init__(self, node: Any, tensors: dict[str, TensorDescription]) -> None:
-        self._node, self._tensors = node, tensors
-
-    def given(self, place: int) -> Shape | None:
-        names = self._node.input
-        return self._tensors[names[place]].shape if place < len(names) and names[place] else None
-
-    def has(self, place: int) -> bool:
-        return place < len(self._node.input) and bool(self._node.input[place])
-
-    @property
-    def inputs(self) -> Iterator[Shape | None]:
-        return (self.given(place) for place in range(len(self._node.input)))
-
-    @property
-    def out(self) -> Shape | None:
-        return self._tensors[self._node.output[0]].shape if self._node.output and self._node.output[0] else None
-
-    def attribute(self, name: str, default: Any) -> Any:
-        from onnx import helper
-
-        for each in self._node.attribute:
-            if each.name == name:
-                return helper.get_attribute_value(each)
-        return default
-
-
-def _recurrent(node: _Node) -> int | None:
-    given = node.given(0)
-    steps = macs.product(*given[:2]) if given is not None else None
-    return macs.recurrent(steps, [node.given(1), node.given(2)])
-
-
-def _attention(node: _Node) -> int | None:
-    heads = (node.attribute("q_num_heads", 0), node.attribute("kv_num_heads", 0))
-    past = node.given(4) if node.has(4) else ()
-    return macs.attention(node.given(0), node.given(1), node.given(2), past, heads)
-
-
-def _unknown(node: _Node) -> None:
-    return None
-
-
-def _convolution(weight: int) -> Callable[[_Node], int | None]:
-    return lambda node: macs.convolution(node.out, node.given(weight))
-
-
-def _matmul(node: _Node) -> int | None:
-    return macs.matmul(node.out, node.given(0), bool(node.attribute("transA", 0)))
-
-
-def _einsum(node: _Node) -> int | None:
-    return macs.einsum(node.attribute("equation", b"").decode(errors="replace"), list(node.inputs))
-
-
-_MACS: dict[str, Callable[[_Node], int | None]] = {
-    **dict.fromkeys(("Conv", "ConvInteger", "DeformConv", f"{_MS}FusedConv", f"{_MS}NhwcConv"), _convolution(1)),
-    "QLinearConv": _convolution(3), f"{_MS}QLinearConv": _convolution(3),
-    "ConvTranspose": lambda node: macs.transposed_convolution(node.given(0), node.given(1)),
-    **dict.fromkeys(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", f"{_MS}QGemm", f"{_MS}FusedMatMul"), _matmul),
-    **dict.fromkeys((f"{_MS}DynamicQuantizeMatMul", f"{_MS}MatMulIntegerToFloat", f"{_MS}MatMulNBits"), _matmul),
-    "Einsum": _einsum, "Attention": _attention, "LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent,
-    **dict.fromkeys((f"{_MS}Attention", f"{_MS}MultiHeadAttention", f"{_MS}GroupQueryAttention", f"{_MS}QAttention"), _unknown),
-    **dict.fromkeys((f"{_MS}MoE", f"{_MS}QMoE", f"{_MS}DynamicQuantizeLSTM", f"{_MS}FusedGemm"), _unknown),
-}  # fmt: skip
-"""How many multiply-accumulates an operator takes, by its kind."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekd.errors import ModelError, UsageError
 from edgekd.inspect import macs
-from edgekd.inspect.graph import GraphDescription, OperatorDescription, Role, Shape, TensorDescription, dense_bytes
+from edgekd.inspect.graph import GraphDescription, OperatorDescription, Role, Shape, TensorDescription, dense_bytes, product
 from edgekd.safe.model_files import check_tflite
 
 _WEIGHT_PLACES = {
@@ -147,9 +147,10 @@ class _Reader:
         shape = self._shape(tensor)
         dtype = self._types.get(tensor.type, "unknown")
         quantization = tensor.quantization
-        scales = _list(quantization.scale) if quantization is not None else ()
-        zeros = _list(quantization.zeroPoint) if quantization is not None else ()
-        signature = _list(tensor.shapeSignature)
+        scales = _list(None if quantization is None else quantization.scale)
+        zeros = _list(None if quantization is None else quantization.zeroPoint)
+        signature = [int(each) for each in _list(tensor.shapeSignature)]
+        declared = [each if each >= 0 else None for each in signature] or list(shape or ())
         size = dense_bytes(shape, dtype)
         if constant and not tensor.externalBuffer:
             buffer = self._model.buffers[tensor.buffer]
@@ -157,7 +158,7 @@ class _Reader:
         return TensorDescription(
             name, shape, dtype, size, role, f"buffer {tensor.buffer} {tensor.externalBuffer}" if constant else None,
             float(scales[0]) if len(scales) else None, int(zeros[0]) if len(zeros) else (0 if len(scales) else None),
-            len(scales) > 1, tuple(int(each) if each >= 0 else "?" for each in (signature if len(signature) else shape or ())),
+            len(scales) > 1, tuple("?" if each is None else each for each in declared),
         )  # fmt: skip
 
     def _shape(self, tensor: Any) -> Shape | None:
@@ -230,10 +231,11 @@ class _Reader:
         made = [self._shape(graph.tensors[index]) if index >= 0 else None for index in _list(operator.outputs)]
         if kind in _RECURRENT:
             stored = [index >= 0 and self._stored(graph.tensors[index]) for index in _list(operator.inputs)]
-            matrices = [
+            matrices: list[Shape | None] = [
                 shape for shape, held in zip(given, stored, strict=True) if held and shape is not None and len(shape) == 2
             ]
-            return macs.recurrent(macs.product(*given[0][:-1]) if given and given[0] is not None else None, matrices)
+            sizes = given[0] if given else None
+            return macs.recurrent(None if sizes is None else product(*sizes[:-1]), matrices)
         count = _MACS.get(kind)
         if count is None:
             return 0
