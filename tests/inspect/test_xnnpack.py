@@ -13,14 +13,55 @@ from tests.inspect.made_up import TfliteFile
 
 pytest.importorskip("ai_edge_litert")
 
-UNARY = (
-    "ABS CEIL COS ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC NEG RELU RELU6 RELU_0_TO_1 RELU_N1_TO_1 ROUND RSQRT "
-    "SIGN SIN SQRT SQUARE TANH SOFTMAX L2_NORMALIZATION LOG_SOFTMAX ZEROS_LIKE"
-).split()
-BINARY = (
-    "ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE POW FLOOR_DIV FLOOR_MOD EQUAL GREATER LESS GREATER_EQUAL LESS_EQUAL "
-    "NOT_EQUAL BATCH_MATMUL CONCATENATION"
-).split()
+UNARY = [
+    "ABS",
+    "CEIL",
+    "COS",
+    "ELU",
+    "EXP",
+    "FLOOR",
+    "GELU",
+    "HARD_SWISH",
+    "LEAKY_RELU",
+    "LOG",
+    "LOGISTIC",
+    "NEG",
+    "RELU",
+    "RELU6",
+    "RELU_0_TO_1",
+    "RELU_N1_TO_1",
+    "ROUND",
+    "RSQRT",
+    "SIGN",
+    "SIN",
+    "SQRT",
+    "SQUARE",
+    "TANH",
+    "SOFTMAX",
+    "L2_NORMALIZATION",
+    "LOG_SOFTMAX",
+    "ZEROS_LIKE",
+]
+BINARY = [
+    "ADD",
+    "SUB",
+    "MUL",
+    "DIV",
+    "MAXIMUM",
+    "MINIMUM",
+    "SQUARED_DIFFERENCE",
+    "POW",
+    "FLOOR_DIV",
+    "FLOOR_MOD",
+    "EQUAL",
+    "GREATER",
+    "LESS",
+    "GREATER_EQUAL",
+    "LESS_EQUAL",
+    "NOT_EQUAL",
+    "BATCH_MATMUL",
+    "CONCATENATION",
+]
 COMPARISONS = {"EQUAL", "GREATER", "LESS", "GREATER_EQUAL", "LESS_EQUAL", "NOT_EQUAL"}
 SCALES = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0), "L2_NORMALIZATION": (1 / 128, 0)}
 
