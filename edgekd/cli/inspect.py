@@ -130,7 +130,7 @@ def _costs(inspection: Inspection) -> Table:
 
 
 def _operators(inspection: Inspection) -> Table:
-    table = _table("", "")
+    table = _table("", "", right=(0,))
     counts = ", ".join(f"{_plain(kind)} {count}" for kind, count in inspection.operators.most_common())
     table.add_row(str(inspection.operators.total()), counts)
     if inspection.folded:

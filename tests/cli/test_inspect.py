@@ -26,7 +26,7 @@ def test_everything_is_told_in_80_columns(tmp_path: Path) -> None:
     assert max(map(len, shown.splitlines()[1:])) <= 80
     for expected in (
         "n x 4", "MACs", "parameters", "20 B", "int8 100.0%", "integers by 3 of 3 operators", "DequantizeLinear 3", "MatMul 1",
-        "to integers 3, to floats 4, 2 left", "0    transposes", "TensorRT (Jetson)", "a zero point is not 0",
+        "to integers 3, to floats 4, 2 left", "0 transposes", "TensorRT (Jetson)", "a zero point is not 0",
         "fix: use the symmetric int8 flavour", "no integer kernels, so in float between two conversions: Relu x1",
         "inputs have open dimensions", "opset",
     ):  # fmt: skip
@@ -41,7 +41,7 @@ def test_several_files_follow_one_another(tmp_path: Path) -> None:
     first, second = qdq(tmp_path / "a.onnx"), qdq(tmp_path / "b.onnx", 0)
     content = json.loads(_show(str(first), str(second), "--json"))
     assert content == {"files": [json.loads(json.dumps(to_json(inspect_file(each)))) for each in (first, second)]}
-    with pytest.raises(UsageError, match="does not exist|No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         CliRunner().invoke(command, [str(first), str(tmp_path / "no.onnx"), "--json"], catch_exceptions=False)
 
 
