@@ -201,13 +201,13 @@ def layout(graph: GraphDescription) -> Layout:
 def to_json(inspection: Inspection) -> dict[str, Any]:
     """Return an inspection as plain data, the form that ``edgekd inspect --json`` prints for each file.
 
-    ``path, format, size_bytes, subgraphs, inputs, outputs`` (name, shape with open dimensions by name, shape of a batch of 1, dtype,
-    scale, zero_point), ``metadata, operators, folded_operators`` (numbers by kind), ``parameters, macs, unknown_macs,
-    weight_bytes, precision`` (``weight_bytes`` by dtype, ``integer_operators, float_operators``), ``peak_activations``
-    (``bytes``, the ``operator`` where it is reached, ``unknown_tensors``: with any, ``bytes`` is too low), ``layout``
-    (``transposes, border_transposes, quantize, dequantize``), ``layers`` (every operator: ``name, kind, macs, weight_bytes,
-    output_shape, dtype``, quantized ones fused) and ``runtimes`` (``id, name, version, source, operators, delegated,
-    delegated_partitions, fallback_partitions, refusals, notes``).
+    ``path, format, size_bytes, subgraphs``; ``inputs, outputs`` (name, shape with open dimensions by name, shape of a batch
+    of 1, dtype, scale, zero_point); ``metadata``; ``operators, folded_operators`` (numbers by kind); ``parameters, macs,
+    unknown_macs, weight_bytes``; ``precision`` (``weight_bytes`` by dtype, ``integer_operators, float_operators``);
+    ``peak_activations`` (``bytes``, the ``operator`` where it is reached, ``unknown_tensors``: with any, ``bytes`` is too
+    low); ``layout`` (``transposes, border_transposes, quantize, dequantize``); ``layers`` (every operator: ``name, kind,
+    macs, weight_bytes, output_shape, dtype``, quantized ones fused); ``runtimes`` (``id, name, version, source, operators,
+    delegated, delegated_partitions, fallback_partitions, refusals, notes``).
     """
     graph, fused = inspection.graph, inspection.fused
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Shape = Sequence[int | str]
+Shape = Sequence[int | str | None] | None
 
 
 def write(
-    path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, Shape], outputs: dict[str, Shape],
-    constants: dict[str, NDArray[Any]], opset: int = 21, types: dict[str, int] | None = None, **more: Any,
+    path: Path, nodes: list[onnx.NodeProto], inputs: Mapping[str, Shape], outputs: Mapping[str, Shape],
+    constants: Mapping[str, NDArray[Any] | np.generic], opset: int = 21, types: dict[str, int] | None = None, **more: Any,
 ) -> Path:  # fmt: skip
     """Write a graph; inputs and outputs are floats unless ``types`` says otherwise."""
     types = types or {}
 
-    def values(each: dict[str, Shape]) -> list[onnx.ValueInfoProto]:
+    def values(each: Mapping[str, Shape]) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(name, types.get(name, TensorProto.FLOAT), shape) for name, shape in each.items()]
 
-    stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "g", values(inputs), values(outputs), stored)
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid("own", 1)]
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10, **more), path)

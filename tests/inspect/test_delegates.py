@@ -1,6 +1,7 @@
 """Verdicts: partitions by hand, and the tables against the packages that they describe."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_computed_weights_are_refused_where_they_must_be_stored() -> None:
 
 def test_unknown_operators_are_never_taken() -> None:
     for kind in ("onnx", "tflite"):
-        made = graph([], [operator("own.Magic", "x", "y")], "x", "y", kind)  # type: ignore[arg-type]
+        made = graph([], [operator("own.Magic", "x", "y")], "x", "y", kind)
         for found in judge(made):
             assert (found.delegated, found.refusals[0].reason) == (0, "unknown")
 
@@ -140,6 +141,7 @@ def test_the_table_of_onnx_runtime_mobile_is_its_registry_of_kernels() -> None:
     if f"onnxruntime {onnxruntime.__version__}" not in table.version or not hasattr(state, "get_all_opkernel_def"):
         pytest.skip(f"the table describes {table.version}")
     kernels = {each.op_name if each.domain == "" else f"{each.domain}.{each.op_name}" for each in state.get_all_opkernel_def()}
-    functions = {each.name for each in onnx.defs.get_all_schemas() if each.has_function or each.has_context_dependent_function}
+    schemas: list[Any] = onnx.defs.get_all_schemas()
+    functions = {each.name for each in schemas if each.has_function or each.has_context_dependent_function}
     assert table.known <= kernels | functions
     assert {"Conv", "QLinearConv", "MatMulInteger", "com.microsoft.QGemm"} <= table.known

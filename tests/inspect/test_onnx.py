@@ -1,6 +1,7 @@
 """ONNX files made by hand, and what is read from them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -76,7 +77,7 @@ def test_roles_of_constants(tmp_path: Path) -> None:
 
 
 def test_dynamic_ranges_scales_are_no_weights(tmp_path: Path) -> None:
-    constants = {"w": np.ones((4, 4), np.int8), "ws": np.ones(4, np.float32), "wz": np.zeros(4, np.int8)}
+    constants: dict[str, Any] = {"w": np.ones((4, 4), np.int8), "ws": np.ones(4, np.float32), "wz": np.zeros(4, np.int8)}
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
         helper.make_node("MatMulInteger", ["xq", "w", "xz", "wz"], ["i"]),
@@ -102,7 +103,7 @@ def test_costs_of_rarer_operators(tmp_path: Path) -> None:
     ]
     inputs = {"x": ["n", 4, 5, 5], "b": [4, 4], "l": [7, 1, 3], "q": [1, 2, 3, 4]}
     outputs = {"u": ["n", 2, 11, 11], "g": [4, 4], "e": [4, 4], "h": [7, 1, 1, 2], "o": None}
-    path = write(tmp_path / "m.onnx", nodes, inputs, outputs, constants)  # type: ignore[arg-type]
+    path = write(tmp_path / "m.onnx", nodes, inputs, outputs, constants)
     assert {each.name: each.macs for each in _read(path).operators} == {
         "u": 4 * 25 * 2 * 9, "g": 64, "e": 64, "h": 7 * (8 * 3 + 8 * 2), "o": None,
     }  # fmt: skip

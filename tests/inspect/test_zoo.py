@@ -49,7 +49,7 @@ def _stored_parameters(model: nn.Module) -> int:
     kept = sum(each.numel() for each in model.parameters() if id(each) not in norms)
     folded = sum(each.out_channels for each in model.modules() if isinstance(each, nn.Conv2d) and each.bias is None)
     unused = sum(each.weight[1:].numel() for name, each in model.named_modules() if name.endswith("token_type_embeddings"))
-    return kept + (folded if norms else 0) - unused  # texts of one sentence use the first of those embeddings alone
+    return int(kept + (folded if norms else 0) - unused)  # texts of one sentence use the first of those embeddings alone
 
 
 @pytest.fixture(scope="module")
