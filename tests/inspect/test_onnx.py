@@ -101,8 +101,8 @@ def test_costs_of_rarer_operators(tmp_path: Path) -> None:
         helper.make_node("LSTM", ["l", "lw", "lr"], ["h"], hidden_size=2),
         helper.make_node("Attention", ["q", "q", "q"], ["o"], domain="com.microsoft"),
     ]
-    inputs = {"x": ["n", 4, 5, 5], "b": [4, 4], "l": [7, 1, 3], "q": [1, 2, 3, 4]}
-    outputs = {"u": ["n", 2, 11, 11], "g": [4, 4], "e": [4, 4], "h": [7, 1, 1, 2], "o": None}
+    inputs: dict[str, Any] = {"x": ["n", 4, 5, 5], "b": [4, 4], "l": [7, 1, 3], "q": [1, 2, 3, 4]}
+    outputs: dict[str, Any] = {"u": ["n", 2, 11, 11], "g": [4, 4], "e": [4, 4], "h": [7, 1, 1, 2], "o": None}
     path = write(tmp_path / "m.onnx", nodes, inputs, outputs, constants)
     assert {each.name: each.macs for each in _read(path).operators} == {
         "u": 4 * 25 * 2 * 9, "g": 64, "e": 64, "h": 7 * (8 * 3 + 8 * 2), "o": None,
@@ -112,7 +112,7 @@ def test_costs_of_rarer_operators(tmp_path: Path) -> None:
 def test_graphs_inside_operators_are_counted_not_entered(tmp_path: Path) -> None:
     branch = helper.make_graph([helper.make_node("Relu", ["x"], ["b"])], "b", [], [helper.make_tensor_value_info("b", 1, None)])
     nodes = [helper.make_node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch)]
-    graph = _read(write(tmp_path / "m.onnx", nodes, {"x": ["n", 4]}, {"y": None}, {"flag": np.asarray(True)}))  # type: ignore[dict-item]
+    graph = _read(write(tmp_path / "m.onnx", nodes, {"x": ["n", 4]}, {"y": None}, {"flag": np.asarray(True)}))
     assert graph.subgraphs == 2
     assert graph.operators[0].macs is None
     assert not graph.is_folded(graph.operators[0])

@@ -48,8 +48,8 @@ def _stored_parameters(model: nn.Module) -> int:
     norms = {id(each) for module in model.modules() if isinstance(module, nn.BatchNorm2d) for each in module.parameters()}
     kept = sum(each.numel() for each in model.parameters() if id(each) not in norms)
     folded = sum(each.out_channels for each in model.modules() if isinstance(each, nn.Conv2d) and each.bias is None)
-    unused = sum(each.weight[1:].numel() for name, each in model.named_modules() if name.endswith("token_type_embeddings"))
-    return int(kept + (folded if norms else 0) - unused)  # texts of one sentence use the first of those embeddings alone
+    unused = sum(each.weight.numel() for name, each in model.named_modules() if name.endswith("token_type_embeddings"))
+    return int(kept + (folded if norms else 0) - unused)  # of one sentence's texts: added to the positions
 
 
 @pytest.fixture(scope="module")
