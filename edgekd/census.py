@@ -16,7 +16,7 @@ import numpy as np
 
 _BITS = {
     "FLOAT": 32, "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "FLOAT64": 64, "INT8": 8, "UINT8": 8,
-    "INT4": 4, "UINT4": 4,
+    "INT4": 4, "UINT4": 4, "INT2": 2,
 }  # fmt: skip
 """Types that weights have, as ONNX and TFLite call them."""
 _SHARES = {
@@ -50,10 +50,29 @@ def census(path: str, kind: str) -> dict[str, float]:
         path: The file.
         kind: ``onnx``, ``ort`` or ``tflite``.
     """
-    weights, operators = {"onnx": _count_onnx, "ort": _count_ort, "tflite": _count_tflite}[kind](path)
+    weights, operators = _COUNTERS[kind](path)
     total = sum(weights.values())
     shares = {name: sum(weights[each] for each in kinds) / total if total else 0.0 for name, kinds in _SHARES.items()}
     return {**shares, "int8_ops": operators[True] / operators.total() if operators else 0.0}
+
+
+def tally(path: str, kind: str) -> dict[str, Any]:
+    """Return what the shares of :func:`census` are made of.
+
+    Args:
+        path: The file.
+        kind: ``onnx``, ``ort`` or ``tflite``.
+
+    Returns:
+        ``weight_bytes``, bytes of weights by dtype, as ``{"int8": 4096, "float32": 128}``, the most first; and
+        ``integer_operators`` and ``float_operators``, numbers of computing operators.
+    """
+    weights, operators = _COUNTERS[kind](path)
+    named = {{"FLOAT": "float32", "DOUBLE": "float64"}.get(dtype, dtype.lower()): count for dtype, count in weights.items()}
+    return {
+        "weight_bytes": dict(sorted(named.items(), key=lambda each: -each[1])),
+        "integer_operators": operators[True], "float_operators": operators[False],
+    }  # fmt: skip
 
 
 def _count_onnx(path: str) -> tuple[Counter[str], Counter[bool]]:
@@ -118,18 +137,24 @@ def _count_tflite(path: str) -> tuple[Counter[str], Counter[bool]]:
     weights: Counter[str] = Counter()
     operators: Counter[bool] = Counter()
     for graph in model.subgraphs:
-        for tensor in graph.tensors:
+        for tensor in graph.tensors or ():
             kind = types[tensor.type]
             if kind in _BITS and not _is_vector(tensor.shape if tensor.shape is not None else ()):
-                weights[kind] += _bytes(model, tensor)
-        for operator in graph.operators:
+                stored = _bytes(model, tensor)
+                if stored:
+                    weights[kind] += stored
+        for operator in graph.operators or ():
             code = model.operatorCodes[operator.opcodeIndex]
             name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
             if name not in _MOVE_ONLY:
-                touched = [types[graph.tensors[index].type] for index in (operator.inputs[0], operator.outputs[0])]
-                hybrid = name in _WEIGHTED_TFLITE and types[graph.tensors[operator.inputs[1]].type] in _EIGHT_BIT
-                operators[hybrid or all(kind in _INTEGER for kind in touched)] += 1
+                inputs, outputs = ([] if each is None else list(each) for each in (operator.inputs, operator.outputs))
+                touched = [types[graph.tensors[index].type] for index in (*inputs[:1], *outputs[:1])]
+                hybrid = name in _WEIGHTED_TFLITE and types[graph.tensors[inputs[1]].type] in _EIGHT_BIT
+                operators[hybrid or (bool(touched) and all(kind in _INTEGER for kind in touched))] += 1
     return weights, operators
+
+
+_COUNTERS = {"onnx": _count_onnx, "ort": _count_ort, "tflite": _count_tflite}
 
 
 def _is_vector(shape: Iterable[int]) -> bool:

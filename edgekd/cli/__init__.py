@@ -23,6 +23,7 @@ _COMMANDS = {
     "models": "List what can be a teacher or a student, and what each is able to.",
     "losses": "List what a student can learn from its teacher.",
     "recipes": "List the recipes that come with edgekd.",
+    "inspect": "Say what is inside a model file, what it costs, and which runtimes take it.",
 }
 
 
