@@ -51,7 +51,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
             if isinstance(each, torch.nn.BatchNorm2d):
                 each.weight.uniform_(0.7, 1.4)
                 each.bias.uniform_(-0.5, 0.8)
-                each.running_mean.normal_(0, 0.3)  # type: ignore[union-attr, operator]
+                each.running_mean.normal_(0, 0.3)  # type: ignore[union-attr]
     save_weights(module, folder / "weights.safetensors")
     weights = str(folder / "weights.safetensors")
     export_onnx(spec.to_json(), weights, str(folder / "fp32.onnx"))
@@ -141,7 +141,7 @@ def _plant_onnx(source: Path, out: Path, index: int, change: Callable[[Array], A
         constants[name] = change(constants[name])
 
     edit_onnx(source, out, edit)
-    return node.output[0]
+    return str(node.output[0])
 
 
 def _plant_tflite(source: Path, out: Path, index: int, change: Callable[[Array], Array]) -> str:
