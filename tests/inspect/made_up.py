@@ -36,7 +36,7 @@ class TfliteFile:
 
     def write(self, path: Path, inputs: Sequence[int], outputs: Sequence[int]) -> Path:
         """Write the file."""
-        import flatbuffers  # type: ignore[import-untyped]
+        import flatbuffers
         from ai_edge_litert import schema_py_generated as schema
 
         model, graph = schema.ModelT(), schema.SubGraphT()

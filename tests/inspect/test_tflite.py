@@ -86,7 +86,7 @@ def test_every_cut_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["input", "output", "buffer", "code"])
 def test_numbers_of_what_is_not_there_are_refused(change: str, tmp_path: Path) -> None:
-    import flatbuffers  # type: ignore[import-untyped]
+    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     path = _dense(tmp_path)
