@@ -193,7 +193,7 @@ class Gates(Section):
     int8_max_drop: float = Field(1.0, ge=0, le=100, description="points of test accuracy an int8 artifact may lose to PyTorch")
     int8_weight_share: float = Field(0.9, ge=0, le=1, description="share of weight bytes that must be int8 in an int8 file")
     int8_sqnr_db: float = Field(
-        10.0, ge=-200, le=200, description="signal to quantization noise of the worst output (class) of an int8 file, in dB"
+        6.0, ge=-200, le=200, description="signal to quantization noise of the worst output (class) of an int8 file, in dB"
     )
     int8_gain_error: float = Field(
         0.05, ge=0, le=10, description="by how much an int8 file may scale its outputs; a wrong scale leaves top-1 as it was"
@@ -216,7 +216,7 @@ class Gates(Section):
     max_teacher_drop: float | None = Field(
         None, ge=0, le=100, description="points of test accuracy any artifact may lose to the teacher; null: no limit"
     )
-    max_size_kib: float | None = Field(None, gt=0, description="largest artifact in KiB; null: no limit")
+    max_size_kib: float | None = Field(None, gt=0, le=1e12, description="largest artifact in KiB; null: no limit")
 
 
 class Benchmark(Section):

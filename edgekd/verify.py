@@ -35,6 +35,8 @@ from edgekd.workspace import Workspace
 if TYPE_CHECKING:
     from edgekd.per_class import PerClass
 
+_EXTREME_LENIENCE = 10
+"""How much larger the error of 16-bit weights may be on inputs that no data has: a logarithm of silence magnifies it."""
 _INT4_SHARE = 0.5
 """Weights in int4 among those in int4 and int8: a file called int4 has most of them in 4 bits."""
 
@@ -212,7 +214,8 @@ def _gates(
         limit = limits.fp32_max_error if precision == "fp32" else limits.fp16_max_error
         at_most("max error / output range", limit, parity.relative_error)
         if parity.extreme_error is not None:
-            at_most("max error on extreme inputs / output range", limit, parity.extreme_error)
+            lenience = _EXTREME_LENIENCE if precision == "fp16" else 1
+            at_most("max error on extreme inputs / output range", lenience * limit, parity.extreme_error)
         if precision == "fp16":
             at_least("top-1 agreement", limits.fp16_agreement, parity.agreement)
         at_least(f"{precision} share of weight bytes", limits.float_weight_share, each.dtypes[f"{precision}_weights"])

@@ -166,14 +166,9 @@ def test_one_artifact_is_enough(artifact: str) -> None:
 
 def test_a_file_made_of_a_file_made_of_a_file_is_planned_in_order() -> None:
     planned = plan({}, ["export.artifacts=[ort-int8]"])
-    assert [stage.name for stage in planned.stages][-6:] == [
-        "export",
-        "onnx-int8",
-        "ort-int8",
-        "metadata",
-        "verify",
-        "benchmark",
-    ]
+    assert [stage.name for stage in planned.stages][-7:] == [
+        "export", "onnx-int8", "ort-int8", "metadata", "verify", "golden", "benchmark",
+    ]  # fmt: skip
     what = {stage.name: stage.what for stage in planned.stages}
     assert what["onnx-int8"].endswith("; static ranges of activations, to make others from")
     assert "For ONNX Runtime Mobile" in what["ort-int8"]

@@ -9,7 +9,7 @@ from edgekd.errors import UsageError
 def test_the_host_is_measured_at_one_thread_and_at_all() -> None:
     host = load_profile("host")
     assert host.threads == (1, "all")
-    assert host.runtimes == {"onnx": "onnxruntime", "tflite": "litert"}
+    assert host.runtimes == {"onnx": "onnxruntime", "ort": "onnxruntime", "tflite": "litert"}
     assert usable_cores() >= 1
 
 

@@ -35,7 +35,7 @@ def _weights(run: Path, entry: dict[str, Any]) -> dict[str, Any]:
 def _run(run: Path, count: int) -> dict[str, dict[str, Any]]:
     done = launch(["-m", "edgekd", "compress", "digits", "--out", str(run), *QUICK], count)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("gates: 1 of 1 passed") == 1
+    assert done.stdout.count("gates: 3 of 3 passed") == 1
     assert done.stderr.count("read digits") == 1
     return _entries(run)
 
