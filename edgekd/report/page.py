@@ -24,7 +24,9 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         loader=PackageLoader("edgekd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     facts = report.student.facts
-    charts = [Markup(size_accuracy_latency(report)), Markup(training_curves(report))]
+    charts = [Markup(size_accuracy_latency(report))]
+    if report.student.history:
+        charts.append(Markup(training_curves(report)))
     return templates.get_template("report.html.j2").render(
         report=report,
         environment=environment,
