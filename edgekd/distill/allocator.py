@@ -1,8 +1,7 @@
 """Memory of a training that is used again at the next step instead of being given back in between.
 
 A step frees and allocates the same large activations as the one before. glibc maps each block of more than 32 MiB anew, and
-after freeing trims the heap, so the kernel has to hand out, and zero, gigabytes of pages each second: a fifth to a third of
-the time of a small network on a CPU.
+after freeing trims the heap, so the kernel has to hand out, and zero, those pages at every step.
 """
 
 from __future__ import annotations
