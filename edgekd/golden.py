@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts import Artifact, file_name
 from edgekd.data.dataset import Dataset, Raw
+from edgekd.flavours import ArtifactName
 from edgekd.golden_file import ADVERSARIAL
 from edgekd.models.tensors import ModelSpec, TensorSpec
-from edgekd.recipe import ArtifactName
 from edgekd.safe.child import run_in_child
 from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
 from edgekd.verify import Gate, Verified

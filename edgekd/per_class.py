@@ -16,7 +16,7 @@ from edgekd.data.dataset import Dataset
 from edgekd.distill.control import paired_difference
 from edgekd.distill.teacher import Teacher
 from edgekd.distill.training_stage import TrainedModel
-from edgekd.recipe import ArtifactName
+from edgekd.flavours import ArtifactName
 from edgekd.verify import Verified
 
 

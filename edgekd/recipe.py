@@ -18,7 +18,7 @@ from edgekd.recipe_distill import Distill, Training
 from edgekd.recipe_section import Arguments, DataSource, ModelReference, Section, StudentReference
 
 __all__ = [
-    "ArtifactName", "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "Quantize",
+    "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "Quantize",
     "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
 ]  # fmt: skip
 

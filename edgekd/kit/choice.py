@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from edgekd.errors import ModelError, UsageError
+from edgekd.flavours import ArtifactName
 from edgekd.kit.run_folder import ReportedArtifact, RunReport
 from edgekd.names import did_you_mean
-from edgekd.recipe import ArtifactName
 
-PREFERENCES: dict[str, tuple[tuple[str, ...], ...]] = {
+PREFERENCES: dict[str, tuple[tuple[ArtifactName, ...], ...]] = {
     "android": (("tflite-int8",), ("tflite-fp16",), ("tflite-fp32",)),
     "ios": (("tflite-int8",), ("tflite-fp16",), ("tflite-fp32",)),
     "raspberry-pi": (("tflite-int8", "onnx-int8"), ("tflite-fp16",), ("tflite-fp32", "onnx-fp32")),
@@ -52,8 +51,7 @@ def choose(target: str, report: RunReport) -> Choice:
             chosen, why = _fastest(ready, target)
             return Choice(chosen, "; ".join([why, *passed_over]))
         passed_over += [f"{name} {'missed a gate' if name in rejected else 'was not made'}" for name in names]
-    wanted = [name for names in PREFERENCES[target] for name in names if name in get_args(ArtifactName)]
-    missing = [name for name in wanted if name not in rejected]
+    missing = [name for names in PREFERENCES[target] for name in names if name not in rejected]
     hint = f"add {' or '.join(missing)} to export.artifacts of the recipe" if missing else "see gates in report.html"
     raise ModelError(f"the run has no file for {target}: {', '.join(passed_over)}", hint)
 

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 
 import edgekd
-from edgekd.recipe import ArtifactName
+from edgekd.flavours import ArtifactName
 from edgekd.report.report import Report
 from tests.export.metadata_reader import meet
 from tests.texts import write_texts

@@ -25,11 +25,12 @@ from edgekd.distill.training_stage import TrainedModel
 from edgekd.errors import EdgekdError, ExportError
 from edgekd.export.onnx import export_onnx
 from edgekd.export.stages import export_student
+from edgekd.flavours import ArtifactName
 from edgekd.per_class import cost_per_class
 from edgekd.progress import Silent
 from edgekd.quantize.onnx import quantize_onnx
 from edgekd.quantize.stages import quantize_exports
-from edgekd.recipe import ArtifactName, Recipe
+from edgekd.recipe import Recipe
 from edgekd.recipe_file import recipe_from_mapping
 from edgekd.safe.files import sha256_file
 from edgekd.tasks.classification import agreement

@@ -12,11 +12,12 @@ from edgekd.data.dataset import Dataset
 from edgekd.distill.control import Control, paired_difference
 from edgekd.distill.teacher import Member, Teacher
 from edgekd.distill.training_stage import TrainedModel
+from edgekd.flavours import ArtifactName
 from edgekd.models.spec import Cost
 from edgekd.models.tensors import classifier
 from edgekd.per_class import PerClass
 from edgekd.progress import Silent
-from edgekd.recipe import ArtifactName, Recipe, TeacherMember
+from edgekd.recipe import Recipe, TeacherMember
 from edgekd.report.publish import publish
 from edgekd.report.report import Report
 from edgekd.safe.files import sha256_file
