@@ -51,7 +51,7 @@ def quantize_tflite(
     check_known(model, "tensor", given, tensor_names(content))
     check_known(model, "layer", keep, tensor_names(content))
     _keep_in_float(rules, [name for name in tensors_feeding_logarithms(content) if name not in keep], weights=8)
-    _keep_in_float(rules, keep, weights=None)
+    _keep_in_float(rules, [*keep, *_inputs_of(content, keep)], weights=None)
     flavour = rules.get_quantization_recipe()
     # A list, because the calibrator goes over it twice.
     count = len(next(iter(samples.values())))
@@ -141,6 +141,22 @@ def cast_tflite_fp16(model: str, out: str) -> dict[str, Any]:
     )
     write_bytes(Path(out), bytes(work.quantize().quantized_model))
     return {}
+
+
+def _inputs_of(content: bytes, layers: Sequence[str]) -> list[str]:
+    """Return the inputs of a TFLite file that only ``layers`` read: they stay in float with them."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0]
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    reading = {
+        name: [operator for operator in graph.operators if index in operator.inputs]
+        for index, name in enumerate(names) if index in graph.inputs
+    }  # fmt: skip
+    return [
+        name for name, operators in reading.items()
+        if operators and all(names[output] in layers for each in operators for output in each.outputs)
+    ]  # fmt: skip
 
 
 def tensor_names(content: bytes) -> set[str]:
