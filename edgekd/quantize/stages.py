@@ -1,22 +1,28 @@
-"""The quantization stage: files in fewer bits, and in other formats, from the float32 ones."""
+"""The quantization stages: files in fewer bits, and in other formats, from the float32 ones.
+
+A file with static ranges is chosen among several, see :mod:`edgekd.quantize.choice`; all others are made one way.
+"""
 
 from __future__ import annotations
 
-import tempfile
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgekd.artifacts import Artifact, file_name, files_beside
 from edgekd.data.dataset import Dataset
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.export.stages import describe_size
 from edgekd.flavours import FLAVOURS, ArtifactName, sources
-from edgekd.quantize.calibration import activation_ranges, calibration_indices
+from edgekd.quantize.calibration import activation_ranges
+from edgekd.quantize.candidates import Source, candidate_stage, observe, range_attempts
+from edgekd.quantize.choice import Candidate, Choice, Step, choose, goal_of
+from edgekd.quantize.quality import Reference, validation_reference
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
-from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
+from edgekd.safe.files import disk_errors
 from edgekd.workspace import Workspace
 
 
@@ -29,42 +35,86 @@ def quantize_exports(
         ExportError: A quantizer refused the model or crashed.
     """
     made = dict(exported)
+    reference = cache(lambda: validation_reference(data, student, recipe.seed, workspace))
+    observed = cache(lambda name: observe(made[name], "as-trained", recipe, data, workspace))
     for name in sources(recipe.export.artifacts):
-        if name not in made:
-            made[name] = _quantize(name, recipe, data, made, workspace)
+        if name in made:
+            continue
+        source = FLAVOURS[name].source
+        assert source is not None
+        if _activations(name, recipe, data) == "static":
+            made[name] = _choose(name, recipe, observed(source), reference, workspace)
+        else:
+            made[name] = _make(name, recipe, data, made[source], workspace)
     return {name: made[name] for name in recipe.export.artifacts}
 
 
-def _quantize(
-    name: ArtifactName, recipe: Recipe, data: Dataset, made: dict[ArtifactName, Artifact], workspace: Workspace
-) -> Artifact:
-    flavour = FLAVOURS[name]
-    assert flavour.source is not None
-    source, function, what = made[flavour.source], flavour.function, flavour.what
-    activations: str | None = flavour.activations
-    if activations == "auto":
-        activations = activation_ranges(recipe.quantize.activations, data.kind)
-        function = flavour.dynamic if activations == "dynamic" else function
+def _activations(name: ArtifactName, recipe: Recipe, data: Dataset) -> str | None:
+    wanted = FLAVOURS[name].activations
+    return activation_ranges(recipe.quantize.activations, data.kind) if wanted == "auto" else wanted
+
+
+def _choose(
+    name: ArtifactName, recipe: Recipe, source: Source, reference: Callable[[], Reference], workspace: Workspace
+) -> Artifact:  # fmt: skip
+    """Try means until the goal holds on validation samples, and make the best file the artifact."""
+    goal = goal_of(recipe)
+
+    def ranges(_best: Candidate | None) -> list[Candidate]:
+        attempts = range_attempts(name, source, recipe.quantize.ranges)
+        what = f"{FLAVOURS[name].what}; ways to set ranges, compared on validation samples"
+        inputs = {"observed": source.observed.files}
+        return candidate_stage(
+            f"try-{name}", what, name, source.artifact, attempts, reference(), goal, inputs, workspace
+        )  # fmt: skip
+
+    steps: list[Step] = [ranges]
+    choice = choose(steps, goal)
+    return _take(name, choice, source, workspace)
+
+
+def _take(name: ArtifactName, choice: Choice, source: Source, workspace: Workspace) -> Artifact:
+    chosen = choice.chosen.file
+    assert chosen is not None
+    facts = {**choice.to_json(), "calibration": source.calibration}
+
+    def work(folder: Path) -> dict[str, Any]:
+        out = folder / file_name(name)
+        with disk_errors(folder):
+            shutil.copyfile(chosen, out)
+        return {"size_bytes": out.stat().st_size, "quantization": facts}
+
+    inputs = {"model": source.artifact.sha256, "facts": facts}
+    stage = workspace.stage(name, _chosen(choice), inputs, work, describe_size)
+    return Artifact(
+        name, stage.path(file_name(name)), stage.files[file_name(name)], "static",
+        quantization=stage.result["quantization"],
+    )  # fmt: skip
+
+
+def _chosen(choice: Choice) -> str:
+    means, quality = choice.chosen.means, choice.chosen.quality
+    told = f"ranges by {means.ranges}, of {len(choice.tried)} tried; loses {max(quality.drop, 0.0):.2f} points on validation"
+    return told if choice.held else f"{told}, more than asked for"
+
+
+def _make(name: ArtifactName, recipe: Recipe, data: Dataset, source: Artifact, workspace: Workspace) -> Artifact:
+    """Make a file that there is one way to make."""
+    flavour, activations = FLAVOURS[name], _activations(name, recipe, data)
+    dynamic = flavour.activations == "auto" and activations == "dynamic"
+    function, what = (flavour.dynamic, "int8 weights, ranges of activations as it runs") if dynamic else (
+        flavour.function, flavour.what
+    )  # fmt: skip
     assert function is not None
-    inputs: dict[str, Any] = {"model": source.sha256, "activations": activations, "arguments": flavour.arguments}
-    chosen = calibration_indices(data.splits.train, data.labels, recipe.quantize.calibration_samples, recipe.seed)
-    if activations == "dynamic":
-        what = "int8 weights, ranges of activations as it runs"
-    elif activations == "static":
-        inputs |= {"data": data.digest, "calibration": chosen.tolist()}
-        what += f", ranges from {len(chosen)} training samples"
 
     def work(folder: Path) -> dict[str, Any]:
         out = folder / file_name(name)
         arguments = {"model": str(source.path), "out": str(out), **flavour.arguments}
-        with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
-            if activations == "static":
-                samples = Path(scratch, "calibration.npz")
-                np.savez(samples, allow_pickle=False, **data.batch(chosen))
-                arguments["calibration"] = str(samples)
+        with disk_errors(folder):
             run_in_child(function, arguments, log=workspace.log)
         return {"size_bytes": out.stat().st_size}
 
+    inputs: dict[str, Any] = {"model": source.sha256, "activations": activations, "arguments": flavour.arguments}
     stage = workspace.stage(name, what, inputs, work, describe_size)
     beside = tuple(stage.path(each) for each in files_beside(name))
     # A file made from another inherits how that computes.
