@@ -15,7 +15,15 @@ from edgekd.data.sources import SOURCES
 from edgekd.flavours import ARTIFACT_NAMES, DEFAULT_ARTIFACTS, ArtifactName
 from edgekd.models.references import KINDS, kind_of
 from edgekd.recipe_distill import Distill, Training
-from edgekd.recipe_section import Arguments, CalibrationSamples, DataSource, ModelReference, Section, StudentReference
+from edgekd.recipe_section import (
+    Arguments,
+    CalibrationSamples,
+    DataSource,
+    KeptLayers,
+    ModelReference,
+    Section,
+    StudentReference,
+)
 
 __all__ = [
     "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "Quantize",
@@ -171,6 +179,11 @@ class Quantize(Section):
         0.5, ge=0, le=100,
         description="points of validation accuracy a file with static ranges may lose to PyTorch before more is tried",
     )  # fmt: skip
+    keep: KeptLayers = Field(
+        "auto",
+        description="layers of files with static ranges that compute in floating point: names, as edgekd inspect and the report "
+        "have them; auto: none while max_drop holds, else the fewest and cheapest that make it hold",
+    )
 
 
 class Export(Section):

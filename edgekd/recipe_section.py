@@ -42,7 +42,19 @@ def _check_samples(value: object) -> object:
     return value
 
 
+def _check_kept(value: object) -> object:
+    if value == "auto":
+        return value
+    names = list(value) if isinstance(value, list | tuple) else [None]
+    if not all(isinstance(each, str) and each for each in names):
+        raise ValueError(f"{value!r} is neither auto nor a list of names of layers")
+    if len(set(names)) != len(names):
+        raise ValueError("it names one layer twice; name each once")
+    return tuple(names)
+
+
 CalibrationSamples = Annotated[int | Literal["auto"], BeforeValidator(_check_samples)]
+KeptLayers = Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_check_kept)]
 ModelReference = Annotated[str, BeforeValidator(_check_model)]
 StudentReference = Annotated[str, BeforeValidator(_check_student)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(_check_arguments)]

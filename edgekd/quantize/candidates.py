@@ -91,13 +91,14 @@ class Attempt:
     ranges: Ranges
 
 
-def range_attempts(name: ArtifactName, source: Source, wanted: str) -> list[Attempt]:
+def range_attempts(name: ArtifactName, source: Source, wanted: str, keep: tuple[str, ...] = ()) -> list[Attempt]:
     """Return one attempt for each way to set ranges, from one observation.
 
     Args:
         name: The artifact; 16-bit activations have steps enough for all that was seen, whatever is wanted.
         source: What it is made from.
         wanted: ``quantize.ranges`` of the recipe.
+        keep: Layers that compute in float.
     """
     methods: tuple[RangeMethod, ...] = RANGE_METHODS
     if FLAVOURS[name].arguments.get("bits", 8) > 8:
@@ -107,7 +108,7 @@ def range_attempts(name: ArtifactName, source: Source, wanted: str) -> list[Atte
     histograms = load_histograms(source.observed.path(HISTOGRAMS))
     symmetric, outputs = name == "onnx-int8-tensorrt", source.observed.result["outputs"]
     return [
-        Attempt(Means(each, source.weights), ranges_by(each, histograms, symmetric, outputs)) for each in methods
+        Attempt(Means(each, source.weights, keep), ranges_by(each, histograms, symmetric, outputs)) for each in methods
     ]  # fmt: skip
 
 

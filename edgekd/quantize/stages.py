@@ -14,11 +14,14 @@ from typing import Any
 from edgekd.artifacts import Artifact, file_name, files_beside
 from edgekd.data.dataset import Dataset
 from edgekd.distill.training_stage import TrainedModel
+from edgekd.errors import UsageError
 from edgekd.export.stages import describe_size
 from edgekd.flavours import FLAVOURS, ArtifactName, sources
+from edgekd.names import did_you_mean
 from edgekd.quantize.calibration import activation_ranges
 from edgekd.quantize.candidates import Source, candidate_stage, observe, range_attempts
 from edgekd.quantize.choice import Candidate, Choice, Step, choose, goal_of
+from edgekd.quantize.mixed_file import known_layers, mixed_candidates
 from edgekd.quantize.quality import Reference, validation_reference
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
@@ -36,6 +39,7 @@ def quantize_exports(
     """
     made = dict(exported)
     reference = cache(lambda: validation_reference(data, student, recipe.seed, workspace))
+    kept = cache(lambda name: _kept_by_name(made, name, recipe, data, workspace))
     observed = cache(lambda name: observe(made[name], "as-trained", recipe, data, workspace))
     for name in sources(recipe.export.artifacts):
         if name in made:
@@ -43,7 +47,8 @@ def quantize_exports(
         source = FLAVOURS[name].source
         assert source is not None
         if _activations(name, recipe, data) == "static":
-            made[name] = _choose(name, recipe, observed(source), reference, workspace)
+            keep = kept(source)
+            made[name] = _choose(name, recipe, observed(source), keep, reference, workspace)
         else:
             made[name] = _make(name, recipe, data, made[source], workspace)
     return {name: made[name] for name in recipe.export.artifacts}
@@ -55,28 +60,60 @@ def _activations(name: ArtifactName, recipe: Recipe, data: Dataset) -> str | Non
 
 
 def _choose(
-    name: ArtifactName, recipe: Recipe, source: Source, reference: Callable[[], Reference], workspace: Workspace
+    name: ArtifactName, recipe: Recipe, source: Source, keep: tuple[str, ...], reference: Callable[[], Reference],
+    workspace: Workspace,
 ) -> Artifact:  # fmt: skip
     """Try means until the goal holds on validation samples, and make the best file the artifact."""
     goal = goal_of(recipe)
 
     def ranges(_best: Candidate | None) -> list[Candidate]:
-        attempts = range_attempts(name, source, recipe.quantize.ranges)
+        attempts = range_attempts(name, source, recipe.quantize.ranges, keep)
         what = f"{FLAVOURS[name].what}; ways to set ranges, compared on validation samples"
         inputs = {"observed": source.observed.files}
         return candidate_stage(
             f"try-{name}", what, name, source.artifact, attempts, reference(), goal, inputs, workspace
         )  # fmt: skip
 
-    steps: list[Step] = [ranges]
+    mixed: dict[str, Any] = {}
+
+    def floats(best: Candidate | None) -> list[Candidate]:
+        assert best is not None
+        found, facts = mixed_candidates(name, best, source, reference(), goal, workspace)
+        mixed.update(facts)
+        return found
+
+    steps: list[Step] = [ranges, floats] if recipe.quantize.keep == "auto" else [ranges]
     choice = choose(steps, goal)
-    return _take(name, choice, source, workspace)
+    return _take(name, choice, source, mixed or None, workspace)
 
 
-def _take(name: ArtifactName, choice: Choice, source: Source, workspace: Workspace) -> Artifact:
+def _kept_by_name(
+    made: dict[ArtifactName, Artifact], source: ArtifactName, recipe: Recipe, data: Dataset, workspace: Workspace
+) -> tuple[str, ...]:
+    """Return the layers that the recipe names, those of one float32 file; formats call their layers by other names.
+
+    Raises:
+        UsageError: A layer is in none of the files that ones with static ranges are made from.
+    """
+    wanted = recipe.quantize.keep
+    if wanted == "auto" or not wanted:
+        return ()
+    static = [each for each in sources(recipe.export.artifacts) if _activations(each, recipe, data) == "static"]
+    names = {each: known_layers(made[each], workspace.log) for each in {FLAVOURS[one].source for one in static} if each in made}
+    everything = {name for each in names.values() for name in each}
+    unknown = [each for each in wanted if each not in everything]
+    if unknown:
+        close = did_you_mean(unknown[0], everything)
+        raise UsageError(f"quantize.keep: no float32 file has a layer '{unknown[0]}'{close}", "`edgekd inspect` lists layers")
+    return tuple(each for each in wanted if each in names[source])
+
+
+def _take(
+    name: ArtifactName, choice: Choice, source: Source, mixed: dict[str, Any] | None, workspace: Workspace
+) -> Artifact:  # fmt: skip
     chosen = choice.chosen.file
     assert chosen is not None
-    facts = {**choice.to_json(), "calibration": source.calibration}
+    facts = {**choice.to_json(), "calibration": source.calibration, "mixed": mixed}
 
     def work(folder: Path) -> dict[str, Any]:
         out = folder / file_name(name)
@@ -94,7 +131,9 @@ def _take(name: ArtifactName, choice: Choice, source: Source, workspace: Workspa
 
 def _chosen(choice: Choice) -> str:
     means, quality = choice.chosen.means, choice.chosen.quality
-    told = f"ranges by {means.ranges}, of {len(choice.tried)} tried; loses {max(quality.drop, 0.0):.2f} points on validation"
+    floats = f", {len(means.keep)} layers in floating point" if means.keep else ""
+    lost = f"loses {max(quality.drop, 0.0):.2f} points on validation"
+    told = f"ranges by {means.ranges}{floats}, of {len(choice.tried)} tried; {lost}"
     return told if choice.held else f"{told}, more than asked for"
 
 
