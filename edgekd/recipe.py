@@ -181,8 +181,8 @@ class Quantize(Section):
     )  # fmt: skip
     keep: KeptLayers = Field(
         "auto",
-        description="layers of files with static ranges that compute in floating point: names, as edgekd inspect and the report "
-        "have them; auto: none while max_drop holds, else the fewest and cheapest that make it hold",
+        description="layers of files with static ranges that compute in floating point, by their names in the float32 files; "
+        "auto: none while max_drop holds, else the fewest and cheapest that make it hold",
     )
 
 

@@ -60,7 +60,11 @@ class Judged:
         """Make an int8 file; ranges not given are those of the float file, so that nothing is calibrated again."""
         out = self.folder / f"int8-{next(self.numbers)}.{self.kind}"
         write_ranges(self.observed() | ranges, self.folder / "ranges.json")
-        np.savez(self.folder / "calibration.npz", **{name: each[: self.half] for name, each in self.samples.items()})
+        np.savez(
+            self.folder / "calibration.npz",
+            allow_pickle=False,
+            **{name: each[: self.half] for name, each in self.samples.items()},
+        )
         given = {"ranges": str(self.folder / "ranges.json"), "keep": list(keep)}
         QUANTIZE[self.kind](self.path, str(self.folder / "calibration.npz"), str(out), **given)
         return out
@@ -72,7 +76,7 @@ class Judged:
         folder = self.folder / "activations"
         folder.mkdir(exist_ok=True)
         fed = {name: in_layout(each[: self.half], self.kind) for name, each in self.samples.items()}
-        np.savez(folder / "inputs.npz", **fed)
+        np.savez(folder / "inputs.npz", allow_pickle=False, **fed)
         captured = capture_file(self.path, self.kind, str(folder / "inputs.npz"), str(folder))
         arrays = {each["name"]: np.load(each["file"]) for each in captured}
         if self.kind == "onnx" or len(fed) == 1:  # a TFLite file has names of its own for its inputs
