@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from edgekd.quantize.calibration import activation_ranges
 from edgekd.quantize.candidates import Source, candidate_stage, observe, range_attempts
 from edgekd.quantize.choice import Candidate, Choice, Step, choose, goal_of
 from edgekd.quantize.quality import Reference, validation_reference
+from edgekd.quantize.weights import TREATMENTS
+from edgekd.quantize.weights.stages import treated_source
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.safe.files import disk_errors
@@ -36,14 +38,20 @@ def quantize_exports(
     """
     made = dict(exported)
     reference = cache(lambda: validation_reference(data, student, recipe.seed, workspace))
-    observed = cache(lambda name: observe(made[name], "as-trained", recipe, data, workspace))
+
+    @cache
+    def prepare(source: ArtifactName, weights: str) -> Source:
+        if weights == "as-trained":
+            return observe(made[source], weights, recipe, data, workspace)
+        return treated_source(weights, source, recipe, data, student, workspace)
+
     for name in sources(recipe.export.artifacts):
         if name in made:
             continue
         source = FLAVOURS[name].source
         assert source is not None
         if _activations(name, recipe, data) == "static":
-            made[name] = _choose(name, recipe, observed(source), reference, workspace)
+            made[name] = _choose(name, recipe, partial(prepare, source), reference(), workspace)
         else:
             made[name] = _make(name, recipe, data, made[source], workspace)
     return {name: made[name] for name in recipe.export.artifacts}
@@ -55,22 +63,26 @@ def _activations(name: ArtifactName, recipe: Recipe, data: Dataset) -> str | Non
 
 
 def _choose(
-    name: ArtifactName, recipe: Recipe, source: Source, reference: Callable[[], Reference], workspace: Workspace
+    name: ArtifactName, recipe: Recipe, prepare: Callable[[str], Source], reference: Reference, workspace: Workspace
 ) -> Artifact:  # fmt: skip
     """Try means until the goal holds on validation samples, and make the best file the artifact."""
-    goal = goal_of(recipe)
+    goal, wanted = goal_of(recipe), recipe.quantize.weights
+    used: dict[str, Source] = {}
 
-    def ranges(_best: Candidate | None) -> list[Candidate]:
+    def attempt(weights: str, _best: Candidate | None) -> list[Candidate]:
+        source = used[weights] = prepare(weights)
         attempts = range_attempts(name, source, recipe.quantize.ranges)
-        what = f"{FLAVOURS[name].what}; ways to set ranges, compared on validation samples"
-        inputs = {"observed": source.observed.files}
+        plain = weights == "as-trained"
         return candidate_stage(
-            f"try-{name}", what, name, source.artifact, attempts, reference(), goal, inputs, workspace
+            f"try-{name}" + ("" if plain else f"-{weights}"),
+            "ways to set ranges" + ("" if plain else f", with {weights} weights") + ", compared on validation samples",
+            name, source.artifact, attempts, reference, goal, {"observed": source.observed.files}, workspace,
         )  # fmt: skip
 
-    steps: list[Step] = [ranges]
+    order = ("as-trained", *TREATMENTS) if wanted == "auto" else (wanted,)
+    steps: list[Step] = [partial(attempt, weights) for weights in order]
     choice = choose(steps, goal)
-    return _take(name, choice, source, workspace)
+    return _take(name, choice, used[choice.chosen.means.weights], workspace)
 
 
 def _take(name: ArtifactName, choice: Choice, source: Source, workspace: Workspace) -> Artifact:
@@ -85,7 +97,8 @@ def _take(name: ArtifactName, choice: Choice, source: Source, workspace: Workspa
         return {"size_bytes": out.stat().st_size, "quantization": facts}
 
     inputs = {"model": source.artifact.sha256, "facts": facts}
-    stage = workspace.stage(name, _chosen(choice), inputs, work, describe_size)
+    what = f"{FLAVOURS[name].what}; {_chosen(choice)}"
+    stage = workspace.stage(name, what, inputs, work, describe_size)
     return Artifact(
         name, stage.path(file_name(name)), stage.files[file_name(name)], "static",
         quantization=stage.result["quantization"],
@@ -94,8 +107,9 @@ def _take(name: ArtifactName, choice: Choice, source: Source, workspace: Workspa
 
 def _chosen(choice: Choice) -> str:
     means, quality = choice.chosen.means, choice.chosen.quality
-    told = f"ranges by {means.ranges}, of {len(choice.tried)} tried; loses {max(quality.drop, 0.0):.2f} points on validation"
-    return told if choice.held else f"{told}, more than asked for"
+    made = "" if means.weights == "as-trained" else f"{means.weights} weights, "
+    told = f"{made}ranges by {means.ranges}, of {len(choice.tried)} tried; loses {quality.drop:.2f} points on validation"
+    return told if choice.held else f"{told}; not as good as asked for"
 
 
 def _make(name: ArtifactName, recipe: Recipe, data: Dataset, source: Artifact, workspace: Workspace) -> Artifact:
