@@ -175,6 +175,11 @@ class Quantize(Section):
         description="static ranges cover: minmax: all that was seen; percentile: 99.99 % of it; mse: what makes squared errors "
         "least; entropy: what loses the least information; auto: the best of the four on the validation split",
     )
+    weights: Literal["auto", "as-trained", "corrected", "equalized", "rounded"] = Field(
+        "auto",
+        description="of files with static ranges; corrected: biases take back what rounding shifts; equalized: channels are "
+        "scaled alike; rounded: rounding is learned; auto: one after the other until max_drop holds",
+    )
     max_drop: float = Field(
         0.5, ge=0, le=100,
         description="points of validation accuracy a file with static ranges may lose to PyTorch before more is tried",

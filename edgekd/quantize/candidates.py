@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,20 +141,12 @@ def make_and_measure(
             each.append({"out": str(out), "ranges": str(ranges), "keep": list(attempt.means.keep)})
         shared = {"model": str(source.path), "calibration": str(samples), **FLAVOURS[name].arguments}
         arguments = {"function": function, "shared": shared, "each": each}
-        run_in_child("edgekd.quantize.candidates:make_files", arguments, log=log)
+        run_in_child("edgekd.quantize.making:make_files", arguments, log=log)
         measured = measure_quality(files, format_of(name), reference, Path(scratch), log)
     return [
         Candidate(attempt.means, quality, file)
         for attempt, quality, file in zip(attempts, measured, files, strict=True)
     ]  # fmt: skip
-
-
-def make_files(function: str, shared: dict[str, Any], each: list[dict[str, Any]]) -> None:
-    """Call the quantizer ``module:function`` once for each file, ``shared`` beside its own arguments. Runs in a child."""
-    module, _, name = function.partition(":")
-    quantize = getattr(importlib.import_module(module), name)
-    for own in each:
-        quantize(**shared, **own)
 
 
 def candidate_stage(

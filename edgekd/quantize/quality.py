@@ -17,7 +17,6 @@ from edgekd.data.dataset import Dataset
 from edgekd.distill.teacher import VALIDATION_LOGITS
 from edgekd.distill.trainer import predict
 from edgekd.distill.training_stage import TrainedModel
-from edgekd.evaluate import evaluate_file
 from edgekd.models.spec import load
 from edgekd.models.tensors import ModelSpec
 from edgekd.parity import measure_parity
@@ -114,16 +113,10 @@ def measure_quality(files: Sequence[Path], kind: str, reference: Reference, fold
     samples = sample_set(reference.data, reference.indices, folder / "validation.npy", outs[0])
     each = [{"path": str(path), "sets": [{**samples, "out": str(out)}]} for path, out in zip(files, outs, strict=True)]
     arguments = {"files": each, "kind": kind, "spec": reference.spec.to_json()}
-    run_in_child("edgekd.quantize.quality:run_files", arguments, log=log)
+    run_in_child("edgekd.evaluate:evaluate_files", arguments, log=log)
     labels = reference.data.labels[reference.indices]
     expected = np.load(reference.logits, allow_pickle=False)
     return [quality(np.load(out, allow_pickle=False), expected, labels) for out in outs]
-
-
-def run_files(files: list[dict[str, Any]], kind: str, spec: dict[str, Any]) -> None:
-    """Run files of one format as :func:`edgekd.evaluate.evaluate_file` does. Runs in a child process."""
-    for each in files:
-        evaluate_file(each["path"], kind, spec, each["sets"])
 
 
 def quality(outputs: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Quality:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from edgekd.quantize.candidates import Source, candidate_stage, observe, range_a
 from edgekd.quantize.choice import Candidate, Choice, Step, choose, goal_of
 from edgekd.quantize.mixed_file import known_layers, mixed_candidates
 from edgekd.quantize.quality import Reference, validation_reference
+from edgekd.quantize.weights import TREATMENTS
+from edgekd.quantize.weights.stages import treated_source
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.safe.files import disk_errors
@@ -40,15 +42,20 @@ def quantize_exports(
     made = dict(exported)
     reference = cache(lambda: validation_reference(data, student, recipe.seed, workspace))
     kept = cache(lambda name: _kept_by_name(made, name, recipe, data, workspace))
-    observed = cache(lambda name: observe(made[name], "as-trained", recipe, data, workspace))
+
+    @cache
+    def prepare(source: ArtifactName, weights: str) -> Source:
+        if weights == "as-trained":
+            return observe(made[source], weights, recipe, data, workspace)
+        return treated_source(weights, source, recipe, data, student, workspace)
+
     for name in sources(recipe.export.artifacts):
         if name in made:
             continue
         source = FLAVOURS[name].source
         assert source is not None
         if _activations(name, recipe, data) == "static":
-            keep = kept(source)
-            made[name] = _choose(name, recipe, observed(source), keep, reference, workspace)
+            made[name] = _choose(name, recipe, partial(prepare, source), kept(source), reference(), workspace)
         else:
             made[name] = _make(name, recipe, data, made[source], workspace)
     return {name: made[name] for name in recipe.export.artifacts}
@@ -60,31 +67,37 @@ def _activations(name: ArtifactName, recipe: Recipe, data: Dataset) -> str | Non
 
 
 def _choose(
-    name: ArtifactName, recipe: Recipe, source: Source, keep: tuple[str, ...], reference: Callable[[], Reference],
+    name: ArtifactName, recipe: Recipe, prepare: Callable[[str], Source], keep: tuple[str, ...], reference: Reference,
     workspace: Workspace,
 ) -> Artifact:  # fmt: skip
     """Try means until the goal holds on validation samples, and make the best file the artifact."""
-    goal = goal_of(recipe)
+    goal, wanted = goal_of(recipe), recipe.quantize.weights
+    used: dict[str, Source] = {}
 
-    def ranges(_best: Candidate | None) -> list[Candidate]:
+    def attempt(weights: str, _best: Candidate | None) -> list[Candidate]:
+        source = used[weights] = prepare(weights)
         attempts = range_attempts(name, source, recipe.quantize.ranges, keep)
-        what = f"{FLAVOURS[name].what}; ways to set ranges, compared on validation samples"
-        inputs = {"observed": source.observed.files}
+        plain = weights == "as-trained"
         return candidate_stage(
-            f"try-{name}", what, name, source.artifact, attempts, reference(), goal, inputs, workspace
+            f"try-{name}" + ("" if plain else f"-{weights}"),
+            "ways to set ranges" + ("" if plain else f", with {weights} weights") + ", compared on validation samples",
+            name, source.artifact, attempts, reference, goal, {"observed": source.observed.files}, workspace,
         )  # fmt: skip
 
     mixed: dict[str, Any] = {}
 
     def floats(best: Candidate | None) -> list[Candidate]:
         assert best is not None
-        found, facts = mixed_candidates(name, best, source, reference(), goal, workspace)
+        found, facts = mixed_candidates(name, best, used[best.means.weights], reference, goal, workspace)
         mixed.update(facts)
         return found
 
-    steps: list[Step] = [ranges, floats] if recipe.quantize.keep == "auto" else [ranges]
+    order = ("as-trained", *TREATMENTS) if wanted == "auto" else (wanted,)
+    steps: list[Step] = [partial(attempt, weights) for weights in order]
+    if recipe.quantize.keep == "auto":
+        steps.append(floats)
     choice = choose(steps, goal)
-    return _take(name, choice, source, mixed or None, workspace)
+    return _take(name, choice, used[choice.chosen.means.weights], mixed or None, workspace)
 
 
 def _kept_by_name(
@@ -122,7 +135,8 @@ def _take(
         return {"size_bytes": out.stat().st_size, "quantization": facts}
 
     inputs = {"model": source.artifact.sha256, "facts": facts}
-    stage = workspace.stage(name, _chosen(choice), inputs, work, describe_size)
+    what = f"{FLAVOURS[name].what}; {_chosen(choice)}"
+    stage = workspace.stage(name, what, inputs, work, describe_size)
     return Artifact(
         name, stage.path(file_name(name)), stage.files[file_name(name)], "static",
         quantization=stage.result["quantization"],
@@ -131,10 +145,11 @@ def _take(
 
 def _chosen(choice: Choice) -> str:
     means, quality = choice.chosen.means, choice.chosen.quality
+    made = "" if means.weights == "as-trained" else f"{means.weights} weights, "
     floats = f", {len(means.keep)} layers in floating point" if means.keep else ""
-    lost = f"loses {max(quality.drop, 0.0):.2f} points on validation"
-    told = f"ranges by {means.ranges}{floats}, of {len(choice.tried)} tried; {lost}"
-    return told if choice.held else f"{told}, more than asked for"
+    lost = f"loses {quality.drop:.2f} points on validation"
+    told = f"{made}ranges by {means.ranges}{floats}, of {len(choice.tried)} tried; {lost}"
+    return told if choice.held else f"{told}; not as good as asked for"
 
 
 def _make(name: ArtifactName, recipe: Recipe, data: Dataset, source: Artifact, workspace: Workspace) -> Artifact:
