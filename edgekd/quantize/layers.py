@@ -96,6 +96,11 @@ class Group:
     weight_bytes: int
 
 
+def count_layers(count: int) -> str:
+    """Return ``no layer``, ``1 layer`` or, say, ``2 layers``."""
+    return "no layer" if not count else f"{count} layer{'s' * (count > 1)}"
+
+
 def list_layers(model: str, kind: str) -> dict[str, Any]:
     """Return the :class:`Layers` of a float32 file as plain data. Runs in a child process.
 

@@ -15,7 +15,7 @@ from edgekd.flavours import FLAVOURS, ArtifactName, format_of
 from edgekd.quantize.candidates import HISTOGRAMS, Attempt, Source, candidate_stage, range_attempts
 from edgekd.quantize.choice import Candidate, Goal, Means
 from edgekd.quantize.histogram import load_histograms
-from edgekd.quantize.layers import layers_from_json, list_layers
+from edgekd.quantize.layers import count_layers, layers_from_json, list_layers
 from edgekd.quantize.mixing import mix_precision
 from edgekd.quantize.quality import Quality, Reference, quality
 from edgekd.quantize.range_file import Ranges, read_ranges, write_ranges
@@ -49,10 +49,11 @@ def mixed_candidates(
     told = best.means.ranges + (", ends set by rules" if ranges else "")
     means = Means(told, best.means.weights, tuple(found["keep"]))
     attempt = Attempt(means, _ranges_of(name, best, source) | ranges)
-    what = f"{len(means.keep)} layers in floating point"
+    what = f"{count_layers(len(means.keep))} in floating point"
+    inputs = {"observed": source.observed.files, "ranges": found["ranges"]}
     candidates = candidate_stage(
-        f"mixed-{name}", what, name, source.artifact, [attempt], reference, goal, {"observed": source.observed.files}, workspace
-    )
+        f"mixed-{name}", what, name, source.artifact, [attempt], reference, goal, inputs, workspace
+    )  # fmt: skip
     return candidates, found["facts"]
 
 
@@ -81,7 +82,7 @@ def _search_stage(
 def _told(result: dict[str, Any]) -> str:
     facts = result["facts"]
     reached = "" if facts["holds"] else ", which is not enough"
-    return f"{len(facts['kept'])} layers, after {len(facts['curve'])} sets of them{reached}"
+    return f"{count_layers(len(facts['kept']))}, the best of {len(facts['curve'])} sets{reached}"
 
 
 def _search(

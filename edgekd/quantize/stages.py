@@ -21,6 +21,7 @@ from edgekd.names import did_you_mean
 from edgekd.quantize.calibration import activation_ranges
 from edgekd.quantize.candidates import Source, candidate_stage, observe, range_attempts
 from edgekd.quantize.choice import Candidate, Choice, Step, choose, goal_of
+from edgekd.quantize.layers import count_layers
 from edgekd.quantize.mixed_file import known_layers, mixed_candidates
 from edgekd.quantize.quality import Reference, validation_reference
 from edgekd.quantize.weights import TREATMENTS
@@ -146,7 +147,7 @@ def _take(
 def _chosen(choice: Choice) -> str:
     means, quality = choice.chosen.means, choice.chosen.quality
     made = "" if means.weights == "as-trained" else f"{means.weights} weights, "
-    floats = f", {len(means.keep)} layers in floating point" if means.keep else ""
+    floats = f", {count_layers(len(means.keep))} in floating point" if means.keep else ""
     lost = f"loses {quality.drop:.2f} points on validation"
     told = f"{made}ranges by {means.ranges}{floats}, of {len(choice.tried)} tried; {lost}"
     return told if choice.held else f"{told}; not as good as asked for"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edgekd.quantize.layers import count_layers
 from edgekd.report.report import Report
 
 
@@ -43,7 +44,7 @@ def _told(mixed: dict[str, Any]) -> str:
     before, after = mixed["plain"], mixed["quality"]
     told = (
         f"On {after['n']:,} validation samples, all in int8 agrees with PyTorch on {before['agreement']:.1%} "
-        f"({before['sqnr_db']:.1f} dB), with {len(mixed['kept'])} layers in floating point on {after['agreement']:.1%} "
+        f"({before['sqnr_db']:.1f} dB), with {count_layers(len(mixed['kept']))} in floating point on {after['agreement']:.1%} "
         f"({after['sqnr_db']:.1f} dB)."
     )
     return told if mixed["holds"] else f"{told} The goal was not reached: this is the best that was seen."

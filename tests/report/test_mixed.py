@@ -58,7 +58,7 @@ def test_the_page_and_the_json_tell_what_each_rule_brought(mixed: Report) -> Non
     assert [(each.rule, each.treatment) for each in table.rules] == [
         ("first layer", "none needed"), ("last layer", "none needed"),
     ]  # fmt: skip
-    assert "70.0% (2.0 dB)" in table.told and "1 layers" in table.told and "99.0% (30.0 dB)" in table.told
+    assert "70.0% (2.0 dB)" in table.told and "with 1 layer in" in table.told and "99.0% (30.0 dB)" in table.told
     assert table.told in report_page(mixed, mixed.to_json()["environment"])
     (found,) = (each for each in mixed.to_json()["artifacts"] if (each["quantization"] or {}).get("mixed"))
     assert found["quantization"]["mixed"]["kept"][0]["layer"] == LONG
