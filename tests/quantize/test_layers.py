@@ -44,6 +44,7 @@ def test_spread_is_that_of_the_folded_depthwise_weights(exported: Exported, kind
     network = exported.model
     assert isinstance(network, Branching)
     convolution, norm = network.depthwise[0], network.depthwise[1]
+    assert isinstance(convolution, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d) and norm.running_var is not None
     weights = convolution.weight * (norm.weight / torch.sqrt(norm.running_var + norm.eps)).reshape(-1, 1, 1, 1)
     sizes = weights.detach().abs().sum((1, 2, 3)).numpy()
     spreads = [each.spread for each in _heavy(_layers(exported, kind))]
