@@ -12,6 +12,8 @@ from edgekd.report.charts import int8_share, size_accuracy_latency, training_cur
 from edgekd.report.classes import class_tables
 from edgekd.report.distillation import PAIRED, circumstances, pins, taught_by, term_table
 from edgekd.report.mixed import mixed_tables
+from edgekd.report.quantization import HEADINGS as CANDIDATE_HEADINGS
+from edgekd.report.quantization import candidate_tables
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, table_rows
 
@@ -46,6 +48,8 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         charts=charts,
         per_class=class_tables(report),
         mixed=mixed_tables(report),
+        candidates=candidate_tables(report),
+        candidate_headings=CANDIDATE_HEADINGS,
         recipe=dump_recipe(report.recipe),
         command=f"edgekd compress recipe.yaml --out {shlex.quote(report.folder.name or 'out')}",
     )
