@@ -137,12 +137,13 @@ def search_file(
     def judge(ranges: Ranges, kept: tuple[str, ...]) -> Quality:
         write_ranges(base | ranges, ranges_file)
         given = {"calibration": str(place / "calibration.npz"), "ranges": str(ranges_file), **arguments}
-        quantize(model=model, out=str(out), keep=kept, **given)
         try:
+            quantize(model=model, out=str(out), keep=kept, **given)
             evaluate_file(str(out), kind, spec, [samples])
-        except RuntimeError as error:
-            # LiteRT refuses scales that its kernels cannot compute with, for one of a hard-swish: such a file is no candidate.
-            print(f"{kind} file with {len(kept)} layers in floating point does not run: {error}")
+        except (RuntimeError, ValueError) as error:
+            # Quantizers refuse some sets of layers, and LiteRT scales that its kernels cannot compute with, as those of a
+            # hard-swish whose input is far wider than its output: such a file is the worst candidate, and the log says why.
+            print(f"no {kind} file with {count_layers(len(kept))} in floating point: {error}")
             return Quality(0.0, 100.0, 0.0, -200.0, len(labels), 0.0)
         return quality(np.load(samples["out"], allow_pickle=False), logits, labels)
 
