@@ -9,21 +9,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd.compare.activations import capture_file
 from edgekd.export.onnx import export_onnx
 from edgekd.export.tflite import export_tflite
 from edgekd.models.spec import call, save_weights
 from edgekd.models.tensors import ModelSpec
 from edgekd.parity import measure_parity
+from edgekd.quantize.histogram import load_histograms
 from edgekd.quantize.layers import Layers, layers_from_json, list_layers
+from edgekd.quantize.observe import observe_onnx, observe_tflite
 from edgekd.quantize.onnx import quantize_onnx
 from edgekd.quantize.quality import Quality
 from edgekd.quantize.range_file import Ranges, write_ranges
+from edgekd.quantize.ranges import minmax
 from edgekd.quantize.tflite import quantize_tflite
 from edgekd.runtimes import open_artifact, real_values
 
 Arrays = dict[str, NDArray[Any]]
 EXPORT = {"onnx": export_onnx, "tflite": export_tflite}
+OBSERVE: dict[str, Any] = {"onnx": observe_onnx, "tflite": observe_tflite}
 QUANTIZE: dict[str, Any] = {"onnx": quantize_onnx, "tflite": quantize_tflite}
 
 
@@ -70,16 +73,11 @@ class Judged:
         """Run the float file on the first half, once, and return what each activation is at least and at most."""
         if self.seen:
             return self.seen
-        folder = self.folder / "activations"
-        folder.mkdir(exist_ok=True)
-        fed = {name: in_layout(each[: self.half], self.kind) for name, each in self.samples.items()}
-        np.savez(folder / "inputs.npz", allow_pickle=False, **fed)
-        captured = capture_file(self.path, self.kind, str(folder / "inputs.npz"), str(folder))
-        arrays = {each["name"]: np.load(each["file"]) for each in captured}
-        if self.kind == "onnx" or len(fed) == 1:  # a TFLite file has names of its own for its inputs
-            names = fed if self.kind == "onnx" else self.layers().inputs
-            arrays |= {name: each for name, each in zip(names, fed.values(), strict=True) if each.dtype == np.float32}
-        self.seen = {name: (float(each.min()), float(each.max())) for name, each in arrays.items()}
+        given = {name: each[: self.half] for name, each in self.samples.items()}
+        np.savez(self.folder / "observed.npz", allow_pickle=False, **given)
+        out = str(self.folder / "histograms.npz")
+        OBSERVE[self.kind](self.path, str(self.folder / "observed.npz"), out, until_settled=False)
+        self.seen = {name: minmax(each) for name, each in load_histograms(Path(out)).items()}
         return self.seen
 
     def quality(self, ranges: Ranges, keep: tuple[str, ...]) -> Quality:
