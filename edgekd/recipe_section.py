@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from edgekd.data.sources import check_source
 from edgekd.models.references import check_reference, check_student
+
+_MOST_SAMPLES = 100_000
 
 
 def _check_model(value: object) -> object:
@@ -34,6 +36,25 @@ def _check_source(value: object) -> object:
     return check_source(value) if isinstance(value, str) else value
 
 
+def _check_samples(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_SAMPLES):
+        raise ValueError(f"{value!r} is neither auto nor a whole number from 1 to {_MOST_SAMPLES:,}")
+    return value
+
+
+def _check_kept(value: object) -> object:
+    if value == "auto":
+        return value
+    names = list(value) if isinstance(value, list | tuple) else [None]
+    if not all(isinstance(each, str) and each for each in names):
+        raise ValueError(f"{value!r} is neither auto nor a list of names of layers")
+    if len(set(names)) != len(names):
+        raise ValueError("it names one layer twice; name each once")
+    return tuple(names)
+
+
+CalibrationSamples = Annotated[int | Literal["auto"], BeforeValidator(_check_samples)]
+KeptLayers = Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_check_kept)]
 ModelReference = Annotated[str, BeforeValidator(_check_model)]
 StudentReference = Annotated[str, BeforeValidator(_check_student)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(_check_arguments)]

@@ -18,6 +18,8 @@ _COLORS = {
     "control": "#059669",
     "peer": "#93c5fd",
 }
+_MOST_LAYERS = 8
+_LONGEST = 40
 _MARKERS = {"fp32": "o", "fp16": "s", "int8": "D", "int16x8": "^", "int4": "v"}
 
 
@@ -69,6 +71,51 @@ def training_curves(report: Report) -> str:
     axis.set(xlabel="epoch", ylabel="validation top-1 in %", title="Training")
     axis.legend(fontsize=8, frameon=False, loc="lower right")
     return _svg(figure)
+
+
+def int8_share(report: Report) -> str | None:
+    """Return an SVG: validation accuracy over the share of work in int8, of every file in which layers were kept in floating
+    point, and the names of those layers; ``None`` where there is no such file."""
+    found = [
+        (each.name, quantization["mixed"])
+        for each in report.artifacts
+        if (quantization := each.verified.artifact.quantization) is not None and quantization.get("mixed")
+    ]
+    if not found:
+        return None
+    figure, axes = _figure(len(found), (9.6, 3.9))
+    for axis, (name, mixed) in zip(axes, found, strict=True):
+        for each in mixed["curve"]:
+            color = _COLORS["control"] if each["holds"] else _COLORS["peer"]
+            axis.plot([100 * each["int8_macs"]], [100 * each["quality"]["top1"]], "o", color=color, markersize=5, alpha=0.8)
+        kept = [each["layer"] for each in mixed["kept"]]
+        (chosen,) = (each for each in mixed["curve"] if list(each["kept"]) == kept)
+        place = (100 * chosen["int8_macs"], 100 * chosen["quality"]["top1"])
+        axis.plot(*place, "*", color=_COLORS["tflite"], markersize=14, linestyle="none", label="chosen")
+        student = 100 * mixed["plain"]["top1"] + mixed["plain"]["drop"]
+        axis.axhline(student, color=_COLORS["teacher"], linewidth=1, linestyle="--", label="student (PyTorch)")
+        axis.plot([], [], "o", color=_COLORS["control"], label="reaches the goal")
+        axis.plot([], [], "o", color=_COLORS["peer"], label="misses it")
+        axis.annotate(_listed(kept), (0.03, 0.04), xycoords="axes fraction", fontsize=7, va="bottom")
+        axis.set(
+            xlabel="share of multiply-accumulates in int8, in %", ylabel="validation top-1 in %",
+            title=f"{name.replace('-', ' ')}: accuracy over share of int8",
+        )  # fmt: skip
+        axis.margins(x=0.1, y=0.4)
+        axis.legend(fontsize=7.5, frameon=False, loc="upper right")
+    return _svg(figure)
+
+
+def _listed(layers: list[str]) -> str:
+    shown = [short_layer(each) for each in layers[:_MOST_LAYERS]]
+    more = [f"and {len(layers) - len(shown)} more"] if len(layers) > len(shown) else []
+    return "\n".join(["in floating point:", *(shown or ["none"]), *more])
+
+
+def short_layer(name: str) -> str:
+    """Return what tells a layer of a TFLite file from others: its own place in the network, without the way there."""
+    own = name.rstrip(";").rpartition("/")[2]
+    return own if len(own) <= _LONGEST else f"...{own[-_LONGEST + 3 :]}"
 
 
 def _curves(report: Report) -> Iterator[tuple[str, str, list[float]]]:

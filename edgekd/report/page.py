@@ -8,9 +8,12 @@ from typing import Any
 from edgekd import __version__
 from edgekd.distill.control import verdict
 from edgekd.recipe_file import dump_recipe
-from edgekd.report.charts import size_accuracy_latency, training_curves
+from edgekd.report.charts import int8_share, size_accuracy_latency, training_curves
 from edgekd.report.classes import class_tables
 from edgekd.report.distillation import PAIRED, circumstances, pins, taught_by, term_table
+from edgekd.report.mixed import mixed_tables
+from edgekd.report.quantization import HEADINGS as CANDIDATE_HEADINGS
+from edgekd.report.quantization import candidate_tables
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, table_rows
 
@@ -27,6 +30,8 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
     charts = [Markup(size_accuracy_latency(report))]
     if report.student.history:
         charts.append(Markup(training_curves(report)))
+    if (mixed := int8_share(report)) is not None:
+        charts.append(Markup(mixed))
     return templates.get_template("report.html.j2").render(
         report=report,
         environment=environment,
@@ -42,6 +47,9 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         paired=PAIRED,
         charts=charts,
         per_class=class_tables(report),
+        mixed=mixed_tables(report),
+        candidates=candidate_tables(report),
+        candidate_headings=CANDIDATE_HEADINGS,
         recipe=dump_recipe(report.recipe),
         command=f"edgekd compress recipe.yaml --out {shlex.quote(report.folder.name or 'out')}",
     )
