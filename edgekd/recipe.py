@@ -18,8 +18,8 @@ from edgekd.recipe_distill import Distill, Training
 from edgekd.recipe_section import Arguments, DataSource, ModelReference, Section, StudentReference
 
 __all__ = [
-    "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "Quantize",
-    "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
+    "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "QuantizationAware",
+    "Quantize", "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
 ]  # fmt: skip
 
 
@@ -149,8 +149,19 @@ class Student(Section):
     )
 
 
+class QuantizationAware(Section):
+    """Fine-tuning of the student under the rounding that the static int8 files do, taught as before."""
+
+    epochs: int = Field(
+        0, ge=0, le=10_000, description="passes over the training samples with the rounding of the int8 files; 0: none"
+    )
+    learning_rate: float = Field(
+        3e-4, gt=0, le=10, description="of AdamW, falling to 0 by a cosine; all else is as in distill.train, in fp32"
+    )
+
+
 class Quantize(Section):
-    """Int8 quantization after training."""
+    """Int8 quantization, after training or with some of it."""
 
     activations: Literal["auto", "static", "dynamic"] = Field(
         "auto",
@@ -159,6 +170,9 @@ class Quantize(Section):
     )
     calibration_samples: int = Field(
         256, ge=1, le=100_000, description="training samples that set static ranges, evenly from every class"
+    )
+    qat: QuantizationAware = Field(
+        default_factory=QuantizationAware, description="quantization-aware training: the student learns to live with int8"
     )
 
 
@@ -190,6 +204,10 @@ class Gates(Section):
     int8_agreement: float = Field(
         0.98, ge=0, le=1, description="share of test images with PyTorch's top-1 class, int8 artifacts"
     )
+    qat_agreement: float = Field(
+        0.995, ge=0, le=1,
+        description="share of test images with the top-1 class that quantization-aware training simulated, int8 artifacts",
+    )  # fmt: skip
     int8_max_drop: float = Field(1.0, ge=0, le=100, description="points of test accuracy an int8 artifact may lose to PyTorch")
     int8_weight_share: float = Field(0.9, ge=0, le=1, description="share of weight bytes that must be int8 in an int8 file")
     int8_sqnr_db: float = Field(
@@ -239,7 +257,7 @@ class Recipe(Section):
     teacher: Teacher = Field(default_factory=Teacher, description="the large network that is imitated")
     student: Student = Field(default_factory=Student, description="the small network that is shipped")
     distill: Distill = Field(default_factory=Distill, description="how the student is taught")
-    quantize: Quantize = Field(default_factory=Quantize, description="int8 quantization after training")
+    quantize: Quantize = Field(default_factory=Quantize, description="int8 quantization")
     export: Export = Field(default_factory=Export, description="which files are made")
     gates: Gates = Field(default_factory=Gates, description="promises every artifact must keep, or exit code 4")
     benchmark: Benchmark = Field(default_factory=Benchmark, description="how latency on this host is measured")

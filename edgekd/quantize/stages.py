@@ -14,9 +14,10 @@ from edgekd.distill.training_stage import TrainedModel
 from edgekd.export.stages import describe_size
 from edgekd.flavours import FLAVOURS, ArtifactName, sources
 from edgekd.quantize.calibration import activation_ranges, calibration_indices
+from edgekd.quantize.qat.file_ranges import learned_ranges
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
-from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
+from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors, write_json
 from edgekd.workspace import Workspace
 
 
@@ -31,13 +32,14 @@ def quantize_exports(
     made = dict(exported)
     for name in sources(recipe.export.artifacts):
         if name not in made:
-            made[name] = _quantize(name, recipe, data, made, workspace)
+            made[name] = _quantize(name, recipe, data, student, made, workspace)
     return {name: made[name] for name in recipe.export.artifacts}
 
 
 def _quantize(
-    name: ArtifactName, recipe: Recipe, data: Dataset, made: dict[ArtifactName, Artifact], workspace: Workspace
-) -> Artifact:
+    name: ArtifactName, recipe: Recipe, data: Dataset, student: TrainedModel, made: dict[ArtifactName, Artifact],
+    workspace: Workspace,
+) -> Artifact:  # fmt: skip
     flavour = FLAVOURS[name]
     assert flavour.source is not None
     source, function, what = made[flavour.source], flavour.function, flavour.what
@@ -54,6 +56,12 @@ def _quantize(
         inputs |= {"data": data.digest, "calibration": chosen.tolist()}
         what += f", ranges from {len(chosen)} training samples"
 
+    learns = student.simulation is not None and flavour.simulated and activations == "static"
+    if learns:
+        assert student.simulation is not None
+        inputs["ranges"] = student.simulation.digest
+        what = what.partition(", ranges from")[0] + ", ranges learned in quantization-aware training"
+
     def work(folder: Path) -> dict[str, Any]:
         out = folder / file_name(name)
         arguments = {"model": str(source.path), "out": str(out), **flavour.arguments}
@@ -62,6 +70,9 @@ def _quantize(
                 samples = Path(scratch, "calibration.npz")
                 np.savez(samples, allow_pickle=False, **data.batch(chosen))
                 arguments["calibration"] = str(samples)
+            if learns:
+                arguments["ranges"] = str(Path(scratch, "ranges.json"))
+                write_json(Path(scratch, "ranges.json"), learned_ranges(source, student, data, Path(scratch), workspace.log))
             run_in_child(function, arguments, log=workspace.log)
         return {"size_bytes": out.stat().st_size}
 
