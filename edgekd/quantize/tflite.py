@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekd.quantize.logarithms import tensors_feeding_logarithms
+from edgekd.quantize.range_file import check_known, read_ranges
 from edgekd.safe.files import write_bytes
 
 
-def quantize_tflite(model: str, calibration: str, out: str, bits: int = 8, float_io: bool = False) -> dict[str, Any]:
+def quantize_tflite(
+    model: str, calibration: str, out: str, bits: int = 8, float_io: bool = False,
+    ranges: str | None = None, keep: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Write the int8 form of the float32 TFLite file ``model`` to ``out``. Runs in a child process.
 
     What feeds a logarithm computes in float, see :mod:`edgekd.quantize.logarithms`.
@@ -23,10 +28,16 @@ def quantize_tflite(model: str, calibration: str, out: str, bits: int = 8, float
         out: Path of the file to write.
         bits: Of activations, inputs and outputs: 8, asymmetric, or 16, symmetric.
         float_io: Whether inputs and outputs stay floating point.
+        ranges: File of ranges of tensors of ``model``, see :func:`edgekd.quantize.range_file.read_ranges`; a tensor that it
+            does not name gets the least and the largest value of the calibration samples. Where an operator must give the
+            scale that it takes, as a pooling does, the range of what it takes holds for both.
+        keep: Layers that compute in float, weights and all: names of the tensors that operators give.
+
+    Raises:
+        ExportError: ``ranges`` or ``keep`` name what the file does not have.
     """
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import algorithm_manager, calibrator, qtyping, quantizer, recipe, recipe_manager
-    from ai_edge_quantizer.utils import qsv_utils
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
 
     with np.load(calibration, allow_pickle=False) as archive:
         samples = {name: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for name, array in archive.items()}
@@ -35,22 +46,43 @@ def quantize_tflite(model: str, calibration: str, out: str, bits: int = 8, float
     rules.load_quantization_recipe(recipe.static_wi8_ai8() if bits == 8 else recipe.static_wi8_ai16())
     for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT) if float_io else ():
         rules.add_quantization_config(".*", border, None, algorithm_manager.AlgorithmName.NO_QUANTIZE)
-    _keep_in_float(rules, tensors_feeding_logarithms(Path(model).read_bytes()))
+    content = Path(model).read_bytes()
+    given = read_ranges(ranges) if ranges is not None else {}
+    check_known(model, "tensor", given, tensor_names(content))
+    check_known(model, "layer", keep, tensor_names(content))
+    _keep_in_float(rules, [name for name in tensors_feeding_logarithms(content) if name not in keep], weights=8)
+    _keep_in_float(rules, keep, weights=None)
     flavour = rules.get_quantization_recipe()
-    # True minimum and maximum: the quantizer's default, a moving average over samples, depends on their
-    # order and cuts off the strongest outputs.
-    ranges = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     # A list, because the calibrator goes over it twice.
     count = len(next(iter(samples.values())))
     rows = [{name: np.ascontiguousarray(each[i : i + 1]) for name, each in samples.items()} for i in range(count)]
-    ranges.calibrate({signature: rows}, rules)
-    quantized = quantizer.Quantizer(model, flavour).quantize(ranges.get_model_qsvs())
+    found = _calibrate(model, {signature: rows[:1]}, rules)
+    if not set(found) <= set(given):
+        found = _calibrate(model, {signature: rows}, rules)
+    for name in set(found) & set(given):
+        low, high = given[name]
+        found[name] = {"min": np.full_like(found[name]["min"], low), "max": np.full_like(found[name]["max"], high)}
+    quantized = quantizer.Quantizer(model, flavour).quantize(found)
     write_bytes(Path(out), bytes(quantized.quantized_model))
     return {}
 
 
-def _keep_in_float(rules: Any, tensors: list[str]) -> None:
-    """Let the operators that give ``tensors`` compute in float, with int8 constants where they can have them."""
+def _calibrate(model: str, samples: dict[str, list[dict[str, Any]]], rules: Any) -> dict[str, Any]:
+    """Return the least and the largest value of every activation, by name.
+
+    The true ones: the quantizer's default, a moving average over samples, depends on their order and cuts off the strongest
+    outputs.
+    """
+    from ai_edge_quantizer import calibrator
+    from ai_edge_quantizer.utils import qsv_utils
+
+    found = calibrator.Calibrator(model, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    found.calibrate(samples, rules)
+    return dict(found.get_model_qsvs())
+
+
+def _keep_in_float(rules: Any, tensors: Sequence[str], weights: int | None) -> None:
+    """Let the operators that give ``tensors`` compute in float, with constants of ``weights`` bits where they can have them."""
     from ai_edge_quantizer import algorithm_manager, qtyping
 
     if not tensors:
@@ -59,8 +91,8 @@ def _keep_in_float(rules: Any, tensors: list[str]) -> None:
     pattern = f"^(?:{'|'.join(map(re.escape, tensors))});*$"
     everything = qtyping.TFLOperationName.ALL_SUPPORTED
     rules.add_quantization_config(pattern, everything, None, algorithm_manager.AlgorithmName.NO_QUANTIZE)
-    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"):
-        rules.add_weight_only_config(pattern, qtyping.TFLOperationName[name], num_bits=8)
+    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL") if weights is not None else ():
+        rules.add_weight_only_config(pattern, qtyping.TFLOperationName[name], num_bits=weights)
 
 
 def quantize_tflite_dynamic(model: str, out: str) -> dict[str, Any]:
@@ -109,3 +141,10 @@ def cast_tflite_fp16(model: str, out: str) -> dict[str, Any]:
     )
     write_bytes(Path(out), bytes(work.quantize().quantized_model))
     return {}
+
+
+def tensor_names(content: bytes) -> set[str]:
+    """Return the names of all tensors of a TFLite file, constants too."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {tensor.name.decode() for tensor in schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0].tensors}
