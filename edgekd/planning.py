@@ -25,6 +25,7 @@ from edgekd.models.catalog import ZOO
 from edgekd.models.derive import derive_student
 from edgekd.models.references import KINDS, check_available, kind_of, name_of
 from edgekd.quantize.calibration import activation_ranges
+from edgekd.quantize.qat.planned import check_rounding, planned_rounding
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill, DistillLoss, Network
 from edgekd.recipe_file import find_recipe, load_recipe, recipe_from_mapping
@@ -98,12 +99,14 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     check_class_names(preview.classes, asked.data.source)
     if preview.kind == "text" and importlib.util.find_spec("tokenizers") is None:
         raise UsageError("text needs tokenizers, not installed here", "pip install 'edgekd[hub]'")
+    check_rounding(asked, preview.kind)
     names = [file_name(name) for name in asked.export.artifacts]
     host = load_profile("host")
     stages = [
         PlannedStage("data", _data(asked, preview)),
         *_teachers(asked),
         *_students(asked, student, _layers(asked, preview)),
+        *([PlannedStage("qat", planned_rounding(asked))] if asked.quantize.qat.epochs else []),
         *_files(asked, preview),
         PlannedStage("metadata", f"what they take and give, and their labels, inside {len(names)} files"),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
@@ -124,7 +127,9 @@ def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
         if flavour.source is None:
             continue
         what = flavour.what
-        if flavour.activations == "auto":
+        if flavour.simulated and flavour.activations is not None and recipe.quantize.qat.epochs:
+            what += "; ranges of activations learned in training"
+        elif flavour.activations == "auto":
             what += f"; {activation_ranges(recipe.quantize.activations, preview.kind)} ranges of activations"
         used = f". For {flavour.devices}" if name in wanted else ", to make others from"
         stages.append(PlannedStage(name, f"{what}{used}"))

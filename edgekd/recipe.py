@@ -205,9 +205,8 @@ class Gates(Section):
         0.98, ge=0, le=1, description="share of test images with PyTorch's top-1 class, int8 artifacts"
     )
     qat_agreement: float = Field(
-        0.995, ge=0, le=1,
-        description="share of test images with the top-1 class that quantization-aware training simulated, int8 artifacts",
-    )  # fmt: skip
+        0.995, ge=0, le=1, description="the same with the simulation of quantize.qat in place of PyTorch, where there was one"
+    )
     int8_max_drop: float = Field(1.0, ge=0, le=100, description="points of test accuracy an int8 artifact may lose to PyTorch")
     int8_weight_share: float = Field(0.9, ge=0, le=1, description="share of weight bytes that must be int8 in an int8 file")
     int8_sqnr_db: float = Field(

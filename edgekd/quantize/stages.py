@@ -15,9 +15,10 @@ from edgekd.export.stages import describe_size
 from edgekd.flavours import FLAVOURS, ArtifactName, sources
 from edgekd.quantize.calibration import activation_ranges, calibration_indices
 from edgekd.quantize.qat.file_ranges import learned_ranges
+from edgekd.quantize.range_file import write_ranges
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
-from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors, write_json
+from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
 from edgekd.workspace import Workspace
 
 
@@ -72,7 +73,7 @@ def _quantize(
                 arguments["calibration"] = str(samples)
             if learns:
                 arguments["ranges"] = str(Path(scratch, "ranges.json"))
-                write_json(Path(scratch, "ranges.json"), learned_ranges(source, student, data, Path(scratch), workspace.log))
+                write_ranges(learned_ranges(source, student, data, Path(scratch), workspace.log), Path(arguments["ranges"]))
             run_in_child(function, arguments, log=workspace.log)
         return {"size_bytes": out.stat().st_size}
 

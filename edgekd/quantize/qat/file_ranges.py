@@ -21,14 +21,13 @@ from edgekd.distill.training_stage import TrainedModel
 from edgekd.models.spec import load
 from edgekd.models.trace import trace
 from edgekd.quantize.qat.graph import values_at
+from edgekd.quantize.range_file import Ranges
 from edgekd.safe.child import run_in_child
 
 PROBES = 4
 """Samples that tell values apart."""
 _CLOSE = 1e-4
 """Largest difference of equal values, as a share of their range: float32 sums in another order."""
-
-Ranges = dict[str, tuple[float, float]]
 
 
 def learned_ranges(source: Artifact, student: TrainedModel, data: Dataset, scratch: Path, log: Path) -> Ranges:
@@ -47,7 +46,9 @@ def learned_ranges(source: Artifact, student: TrainedModel, data: Dataset, scrat
     graph = trace(load(student.spec, student.weights), student.spec)
     batch = tensors(probes, layout="contiguous")
     values = values_at(graph, list(learned), tuple(batch[each.name] for each in student.spec.inputs))
-    np.savez(scratch / "probes.npz", allow_pickle=False, **probes)
+    images = {each.name for each in student.spec.inputs if each.layout == "NCHW" and source.format == "tflite"}
+    given = {name: each.transpose(0, 2, 3, 1) if name in images else each for name, each in probes.items()}
+    np.savez(scratch / "probes.npz", allow_pickle=False, **given)
     found = run_in_child(
         "edgekd.quantize.qat.file_ranges:capture_with_inputs",
         {"path": str(source.path), "kind": source.format, "inputs": str(scratch / "probes.npz"), "out": str(scratch)},
@@ -64,7 +65,7 @@ def capture_with_inputs(path: str, kind: str, inputs: str, out: str) -> dict[str
     Args:
         path: The float32 file.
         kind: ``onnx`` or ``tflite``.
-        inputs: ``.npz`` file of real numbers for every input by name.
+        inputs: ``.npz`` file of real numbers for every input by name, in the layout of the file.
         out: A folder.
 
     Returns:

@@ -33,10 +33,10 @@ from edgekd.quantize.qat.graph import (
     rounded_weights,
     values_at,
 )
+from edgekd.quantize.qat.planned import losses_of
 from edgekd.quantize.qat.simulation import RANGES, SIMULATED_LOGITS, Simulation
 from edgekd.quantize.weights.folding import fold_batch_norms
 from edgekd.recipe import Recipe, Training
-from edgekd.recipe_distill import DistillLoss
 from edgekd.safe.files import save_array, sha256_file, write_json
 from edgekd.tasks.classification import top1
 from edgekd.workspace import Workspace
@@ -95,12 +95,6 @@ def training_of(recipe: Recipe) -> Training:
             "precision": "fp32", "layout": "channels_last" if settled.layout == "auto" else settled.layout,
         }
     )  # fmt: skip
-
-
-def losses_of(recipe: Recipe) -> tuple[DistillLoss, ...]:
-    """Return the losses of the recipe that look at outputs, or ``kd``: the graph that is fine-tuned has no inner layers."""
-    found = tuple(each for each in recipe.distill.losses if not each.definition.inner_layers)
-    return found or (DistillLoss(name="kd", weight=None, temperature=None, layers=None),)
 
 
 def _prepare_labels(_stack: ExitStack, students: dict[str, Student], training: Training) -> Prepared:
