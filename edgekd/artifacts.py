@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgekd.flavours import FLAVOURS, RUNTIME_NAMES, ArtifactName, flavour_of, format_of, precision_of
 
@@ -18,6 +19,7 @@ class Artifact:
         sha256: Of its bytes.
         activations: Of a file that computes in integers: ``static`` or ``dynamic`` ranges.
         beside: Further files that belong to it.
+        quantization: Of a file that was chosen among several: what was tried and found, as ``report.json`` has it.
     """
 
     name: ArtifactName
@@ -25,6 +27,7 @@ class Artifact:
     sha256: str
     activations: str | None = None
     beside: tuple[Path, ...] = ()
+    quantization: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
     def format(self) -> str:

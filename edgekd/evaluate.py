@@ -40,6 +40,17 @@ def evaluate_file(path: str, kind: str, spec: dict[str, Any], sets: list[dict[st
     return {"inputs": inputs, "outputs": outputs, "dtypes": census(path, kind)}
 
 
+def evaluate_files(files: list[dict[str, Any]], kind: str, spec: dict[str, Any]) -> None:
+    """Run several files of one format, each as :func:`evaluate_file` does. Runs in a child process.
+
+    Args:
+        files: For each its ``path`` and its ``sets``.
+        kind, spec: As :func:`evaluate_file` takes them.
+    """
+    for each in files:
+        evaluate_file(each["path"], kind, spec, each["sets"])
+
+
 def evaluate_described(
     path: str, kind: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], sets: list[dict[str, Any]]
 ) -> dict[str, Any]:

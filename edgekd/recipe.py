@@ -15,7 +15,7 @@ from edgekd.data.sources import SOURCES
 from edgekd.flavours import ARTIFACT_NAMES, DEFAULT_ARTIFACTS, ArtifactName
 from edgekd.models.references import KINDS, kind_of
 from edgekd.recipe_distill import Distill, Training
-from edgekd.recipe_section import Arguments, DataSource, ModelReference, Section, StudentReference
+from edgekd.recipe_section import Arguments, CalibrationSamples, DataSource, ModelReference, Section, StudentReference
 
 __all__ = [
     "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "QuantizationAware",
@@ -168,9 +168,25 @@ class Quantize(Section):
         description="static: ranges from training samples, integers all through; dynamic: ranges of each sample as it runs, "
         "for transformers, whose ranges are too wide to fix; auto: dynamic for text, else static",
     )
-    calibration_samples: int = Field(
-        256, ge=1, le=100_000, description="training samples that set static ranges, evenly from every class"
+    calibration_samples: CalibrationSamples = Field(
+        "auto",
+        description="training samples that set static ranges, evenly from every class; auto: until 200 more change them by "
+        "less than 1 %, 2,048 at most",
     )
+    ranges: Literal["auto", "minmax", "percentile", "mse", "entropy"] = Field(
+        "auto",
+        description="static ranges cover: minmax: all that was seen; percentile: 99.99 % of it; mse: what makes squared errors "
+        "least; entropy: what loses the least information; auto: the best of the four on the validation split",
+    )
+    weights: Literal["auto", "as-trained", "corrected", "equalized", "rounded"] = Field(
+        "auto",
+        description="of files with static ranges; corrected: biases take back what rounding shifts; equalized: channels are "
+        "scaled alike; rounded: rounding is learned; auto: one after the other until max_drop holds",
+    )
+    max_drop: float = Field(
+        0.5, ge=0, le=100,
+        description="points of validation accuracy a file with static ranges may lose to PyTorch before more is tried",
+    )  # fmt: skip
     qat: QuantizationAware = Field(
         default_factory=QuantizationAware, description="quantization-aware training: the student learns to live with int8"
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from edgekd.data.sources import check_source
 from edgekd.models.references import check_reference, check_student
+
+_MOST_SAMPLES = 100_000
 
 
 def _check_model(value: object) -> object:
@@ -34,6 +36,13 @@ def _check_source(value: object) -> object:
     return check_source(value) if isinstance(value, str) else value
 
 
+def _check_samples(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_SAMPLES):
+        raise ValueError(f"{value!r} is neither auto nor a whole number from 1 to {_MOST_SAMPLES:,}")
+    return value
+
+
+CalibrationSamples = Annotated[int | Literal["auto"], BeforeValidator(_check_samples)]
 ModelReference = Annotated[str, BeforeValidator(_check_model)]
 StudentReference = Annotated[str, BeforeValidator(_check_student)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(_check_arguments)]

@@ -19,18 +19,17 @@ def activation_ranges(wanted: str, kind: str) -> str:
     return "dynamic" if kind == "text" else "static"
 
 
-def calibration_indices(train: NDArray[np.int64], labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Return ``count`` training indices (all, if there are fewer), taken in turn from every class.
+def calibration_order(train: NDArray[np.int64], labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return all of ``train`` in an order whose every beginning is taken in turn from every class.
 
     Args:
         train: Indices of the training split; validation and test samples never calibrate.
         labels: Class index of every sample of the data set.
-        count: How many.
-        seed: Decides which.
+        seed: Decides which comes first.
     """
     shuffled = np.random.default_rng([seed, len(train)]).permutation(train)
     rank = np.empty(len(shuffled), np.int64)
     for label in np.unique(labels[shuffled]):
         members = np.flatnonzero(labels[shuffled] == label)
         rank[members] = np.arange(len(members))
-    return np.sort(shuffled[np.argsort(rank, kind="stable")][:count])
+    return shuffled[np.argsort(rank, kind="stable")]

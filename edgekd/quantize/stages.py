@@ -1,24 +1,32 @@
-"""The quantization stage: files in fewer bits, and in other formats, from the float32 ones."""
+"""The quantization stages: files in fewer bits, and in other formats, from the float32 ones.
+
+A file with static ranges is chosen among several, see :mod:`edgekd.quantize.choice`; all others are made one way.
+"""
 
 from __future__ import annotations
 
-import tempfile
+import shutil
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgekd.artifacts import Artifact, file_name, files_beside
 from edgekd.data.dataset import Dataset
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.export.stages import describe_size
 from edgekd.flavours import FLAVOURS, ArtifactName, sources
-from edgekd.quantize.calibration import activation_ranges, calibration_indices
-from edgekd.quantize.qat.file_ranges import learned_ranges
-from edgekd.quantize.range_file import write_ranges
+from edgekd.quantize.calibration import activation_ranges
+from edgekd.quantize.candidates import Attempt, Source, candidate_stage, observe, range_attempts
+from edgekd.quantize.choice import Candidate, Choice, Means, Step, choose, goal_of
+from edgekd.quantize.qat.file_ranges import learned_stage
+from edgekd.quantize.quality import Reference, validation_reference
+from edgekd.quantize.range_file import Ranges
+from edgekd.quantize.weights import TREATMENTS
+from edgekd.quantize.weights.stages import treated_source
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
-from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
+from edgekd.safe.files import disk_errors
 from edgekd.workspace import Workspace
 
 
@@ -31,52 +39,117 @@ def quantize_exports(
         ExportError: A quantizer refused the model or crashed.
     """
     made = dict(exported)
+    reference = cache(lambda: validation_reference(data, student, recipe.seed, workspace))
+
+    @cache
+    def prepare(source: ArtifactName, weights: str) -> Source:
+        if weights == "as-trained":
+            return observe(made[source], weights, recipe, data, workspace)
+        return treated_source(weights, source, recipe, data, student, workspace)
+
     for name in sources(recipe.export.artifacts):
-        if name not in made:
-            made[name] = _quantize(name, recipe, data, student, made, workspace)
+        if name in made:
+            continue
+        source = FLAVOURS[name].source
+        assert source is not None
+        if _activations(name, recipe, data) == "static":
+            learned = student.simulation is not None and FLAVOURS[name].simulated
+            settle = (
+                partial(_by_training, partial(learned_stage, made[source], student, data, workspace)) if learned else _by_choice
+            )
+            made[name] = settle(name, recipe, partial(prepare, source), reference(), workspace)
+        else:
+            made[name] = _make(name, recipe, data, made[source], workspace)
     return {name: made[name] for name in recipe.export.artifacts}
 
 
-def _quantize(
-    name: ArtifactName, recipe: Recipe, data: Dataset, student: TrainedModel, made: dict[ArtifactName, Artifact],
+def _activations(name: ArtifactName, recipe: Recipe, data: Dataset) -> str | None:
+    wanted = FLAVOURS[name].activations
+    return activation_ranges(recipe.quantize.activations, data.kind) if wanted == "auto" else wanted
+
+
+def _by_training(
+    learned: Callable[[], Ranges], name: ArtifactName, recipe: Recipe, prepare: Callable[[str], Source], reference: Reference,
     workspace: Workspace,
 ) -> Artifact:  # fmt: skip
-    flavour = FLAVOURS[name]
-    assert flavour.source is not None
-    source, function, what = made[flavour.source], flavour.function, flavour.what
-    activations: str | None = flavour.activations
-    if activations == "auto":
-        activations = activation_ranges(recipe.quantize.activations, data.kind)
-        function = flavour.dynamic if activations == "dynamic" else function
-    assert function is not None
-    inputs: dict[str, Any] = {"model": source.sha256, "activations": activations, "arguments": flavour.arguments}
-    chosen = calibration_indices(data.splits.train, data.labels, recipe.quantize.calibration_samples, recipe.seed)
-    if activations == "dynamic":
-        what = "int8 weights, ranges of activations as it runs"
-    elif activations == "static":
-        inputs |= {"data": data.digest, "calibration": chosen.tolist()}
-        what += f", ranges from {len(chosen)} training samples"
+    """Make the file with the ranges that quantization-aware training learned; there is nothing to choose."""
+    source, goal, ranges = prepare("as-trained"), goal_of(recipe), learned()
+    # Tensors that training did not round keep all that was seen.
+    attempt = Attempt(Means("learned"), {**range_attempts(name, source, "minmax")[0].ranges, **ranges})
+    found = candidate_stage(
+        f"try-{name}", "ranges learned in training, measured on validation samples", name, source.artifact, [attempt],
+        reference, goal, {"observed": source.observed.files, "ranges": ranges}, workspace,
+    )  # fmt: skip
+    return _take(name, choose([lambda _best: found], goal), source, workspace)
 
-    learns = student.simulation is not None and flavour.simulated and activations == "static"
-    if learns:
-        assert student.simulation is not None
-        inputs["ranges"] = student.simulation.digest
-        what = what.partition(", ranges from")[0] + ", ranges learned in quantization-aware training"
+
+def _by_choice(
+    name: ArtifactName, recipe: Recipe, prepare: Callable[[str], Source], reference: Reference, workspace: Workspace
+) -> Artifact:  # fmt: skip
+    """Try means until the goal holds on validation samples, and make the best file the artifact."""
+    goal, wanted = goal_of(recipe), recipe.quantize.weights
+    used: dict[str, Source] = {}
+
+    def attempt(weights: str, _best: Candidate | None) -> list[Candidate]:
+        source = used[weights] = prepare(weights)
+        attempts = range_attempts(name, source, recipe.quantize.ranges)
+        plain = weights == "as-trained"
+        return candidate_stage(
+            f"try-{name}" + ("" if plain else f"-{weights}"),
+            "ways to set ranges" + ("" if plain else f", with {weights} weights") + ", compared on validation samples",
+            name, source.artifact, attempts, reference, goal, {"observed": source.observed.files}, workspace,
+        )  # fmt: skip
+
+    order = ("as-trained", *TREATMENTS) if wanted == "auto" else (wanted,)
+    steps: list[Step] = [partial(attempt, weights) for weights in order]
+    choice = choose(steps, goal)
+    return _take(name, choice, used[choice.chosen.means.weights], workspace)
+
+
+def _take(name: ArtifactName, choice: Choice, source: Source, workspace: Workspace) -> Artifact:
+    chosen = choice.chosen.file
+    assert chosen is not None
+    facts = {**choice.to_json(), "calibration": source.calibration}
+
+    def work(folder: Path) -> dict[str, Any]:
+        out = folder / file_name(name)
+        with disk_errors(folder):
+            shutil.copyfile(chosen, out)
+        return {"size_bytes": out.stat().st_size, "quantization": facts}
+
+    inputs = {"model": source.artifact.sha256, "facts": facts}
+    what = f"{FLAVOURS[name].what}; {_chosen(choice)}"
+    stage = workspace.stage(name, what, inputs, work, describe_size)
+    return Artifact(
+        name, stage.path(file_name(name)), stage.files[file_name(name)], "static",
+        quantization=stage.result["quantization"],
+    )  # fmt: skip
+
+
+def _chosen(choice: Choice) -> str:
+    means, quality = choice.chosen.means, choice.chosen.quality
+    made = "" if means.weights == "as-trained" else f"{means.weights} weights, "
+    told = f"{made}ranges by {means.ranges}, of {len(choice.tried)} tried; loses {quality.drop:.2f} points on validation"
+    return told if choice.held else f"{told}; not as good as asked for"
+
+
+def _make(name: ArtifactName, recipe: Recipe, data: Dataset, source: Artifact, workspace: Workspace) -> Artifact:
+    """Make a file that there is one way to make."""
+    flavour, activations = FLAVOURS[name], _activations(name, recipe, data)
+    dynamic = flavour.activations == "auto" and activations == "dynamic"
+    function, what = (flavour.dynamic, "int8 weights, ranges of activations as it runs") if dynamic else (
+        flavour.function, flavour.what
+    )  # fmt: skip
+    assert function is not None
 
     def work(folder: Path) -> dict[str, Any]:
         out = folder / file_name(name)
         arguments = {"model": str(source.path), "out": str(out), **flavour.arguments}
-        with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
-            if activations == "static":
-                samples = Path(scratch, "calibration.npz")
-                np.savez(samples, allow_pickle=False, **data.batch(chosen))
-                arguments["calibration"] = str(samples)
-            if learns:
-                arguments["ranges"] = str(Path(scratch, "ranges.json"))
-                write_ranges(learned_ranges(source, student, data, Path(scratch), workspace.log), Path(arguments["ranges"]))
+        with disk_errors(folder):
             run_in_child(function, arguments, log=workspace.log)
         return {"size_bytes": out.stat().st_size}
 
+    inputs: dict[str, Any] = {"model": source.sha256, "activations": activations, "arguments": flavour.arguments}
     stage = workspace.stage(name, what, inputs, work, describe_size)
     beside = tuple(stage.path(each) for each in files_beside(name))
     # A file made from another inherits how that computes.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.quantize.logarithms import tensors_feeding_logarithms
 from edgekd.quantize.range_file import check_known, read_ranges
@@ -39,8 +40,7 @@ def quantize_tflite(
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe, recipe_manager
 
-    with np.load(calibration, allow_pickle=False) as archive:
-        samples = {name: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for name, array in archive.items()}
+    samples = tflite_samples(calibration)
     (signature,) = Interpreter(model).get_signature_list()
     rules = recipe_manager.RecipeManager()
     rules.load_quantization_recipe(recipe.static_wi8_ai8() if bits == 8 else recipe.static_wi8_ai16())
@@ -148,3 +148,9 @@ def tensor_names(content: bytes) -> set[str]:
     from ai_edge_litert import schema_py_generated as schema
 
     return {tensor.name.decode() for tensor in schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0].tensors}
+
+
+def tflite_samples(calibration: str) -> dict[str, NDArray[Any]]:
+    """Return the samples of a calibration file as TFLite takes them, images in NHWC."""
+    with np.load(calibration, allow_pickle=False) as archive:
+        return {name: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for name, array in archive.items()}

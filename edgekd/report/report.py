@@ -196,6 +196,7 @@ def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
         "precision": verified.artifact.precision,
         "flavour": verified.artifact.flavour or None,
         "activations": verified.artifact.activations,
+        "quantization": verified.artifact.quantization,
         "size_bytes": each.size_bytes,
         "sha256": verified.artifact.sha256,
         "inputs": verified.inputs,

@@ -7,6 +7,7 @@ the graph, perhaps in another order, and that is how it is known.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,30 @@ from edgekd.models.trace import trace
 from edgekd.quantize.qat.graph import values_at
 from edgekd.quantize.range_file import Ranges
 from edgekd.safe.child import run_in_child
+from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
+from edgekd.workspace import Workspace
 
 PROBES = 4
 """Samples that tell values apart."""
 _CLOSE = 1e-4
 """Largest difference of equal values, as a share of their range: float32 sums in another order."""
+
+
+def learned_stage(source: Artifact, student: TrainedModel, data: Dataset, workspace: Workspace) -> Ranges:
+    """Return what :func:`learned_ranges` finds, as a stage of the run."""
+    assert student.simulation is not None
+
+    def work(folder: Path) -> dict[str, Any]:
+        with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
+            return {"ranges": learned_ranges(source, student, data, Path(scratch), workspace.log)}
+
+    inputs = {"model": source.sha256, "student": student.digest, "simulation": student.simulation.digest, "data": data.digest}
+    stage = workspace.stage(f"learned-{source.format}", "ranges that training learned, found in the file", inputs, work, _found)
+    return {name: (low, high) for name, (low, high) in stage.result["ranges"].items()}
+
+
+def _found(result: dict[str, Any]) -> str:
+    return f"{len(result['ranges'])} tensors"
 
 
 def learned_ranges(source: Artifact, student: TrainedModel, data: Dataset, scratch: Path, log: Path) -> Ranges:

@@ -24,7 +24,7 @@ from edgekd.errors import ModelError
 from edgekd.models.spec import build
 from edgekd.models.tensors import ModelSpec
 from edgekd.models.trace import trace
-from edgekd.quantize.calibration import calibration_indices
+from edgekd.quantize.calibration import calibration_order
 from edgekd.quantize.qat.graph import (
     Rounding,
     find_rounding,
@@ -35,12 +35,14 @@ from edgekd.quantize.qat.graph import (
 )
 from edgekd.quantize.qat.planned import losses_of
 from edgekd.quantize.qat.simulation import RANGES, SIMULATED_LOGITS, Simulation
-from edgekd.quantize.weights.folding import fold_batch_norms
+from edgekd.quantize.weights.folding import fold
 from edgekd.recipe import Recipe, Training
 from edgekd.safe.files import save_array, sha256_file, write_json
 from edgekd.tasks.classification import top1
 from edgekd.workspace import Workspace
 
+_CALIBRATION = 256
+"""Samples whose ranges training starts from, where the recipe does not say how many: it will find better ones."""
 _BATCH = 32
 """Samples that are looked at together: all values of a network at once take memory."""
 
@@ -59,7 +61,9 @@ def train_quantized(
     """
     if not recipe.quantize.qat.epochs:
         return student
-    chosen = calibration_indices(data.splits.train, data.labels, recipe.quantize.calibration_samples, recipe.seed)
+    wanted = recipe.quantize.calibration_samples
+    count = _CALIBRATION if wanted == "auto" else wanted
+    chosen = calibration_order(data.splits.train, data.labels, recipe.seed)[:count]
     start = StartingWeights(str(student.weights), pretrained=False)
     trainee = Trainee(
         student.spec, lambda model: start.load(model, student.spec), True,
@@ -113,7 +117,7 @@ def simulated(model: nn.Module, spec: ModelSpec, data: Dataset, chosen: NDArray[
     Raises:
         ModelError: It is no graph, or has no weights that int8 files round.
     """
-    fold_batch_norms(model, spec, tensors(data.batch(chosen[:_BATCH])))
+    fold(model.eval(), spec, tensors(data.batch(chosen[:_BATCH])))
     graph = trace(model, spec)
     rounding = find_rounding(graph)
     if not rounding.weights:

@@ -1,133 +1,185 @@
-"""Batch norm folded into the convolution or fully connected layer before it, numerically: the architecture stays as it is.
+"""Batch norm folded into the layer before it, within the same architecture.
 
-The batch norm that is left divides by exactly 1 and adds its bias. So what is done to the weights afterwards, as putting them
-on an int8 grid, survives the folding that every exporter does.
+The batch norm stays, as one that multiplies by 1 and adds a bias. So the spec of the network still describes it, the weights of
+the layer are those that a quantizer sees after its own folding, and weights on an int8 grid survive that.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgekd.errors import ModelError
 from edgekd.models.spec import call
 from edgekd.models.tensors import ModelSpec
-from edgekd.models.trace import argument, constant_name, trace
 
-_ops = torch.ops.aten
-_BEFORE = {_ops.conv1d.default, _ops.conv2d.default, _ops.conv3d.default, _ops.linear.default}
-"""Operators whose weights have output channels in their first dimension."""
-_MOST_CHANGE = 1e-3
-"""Of outputs, as a share of their range, where a batch norm is folded. Rounding gives about 1e-6."""
+Samples = dict[str, Tensor]
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+"""Modules with weights ``[outputs, ...]``, of which each output gets a scale of its own."""
+_MOST_ERROR = 1e-4
+"""By which outputs may change when nothing should, as a share of their range."""
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """A layer and the batch norm after it: names of their parameters and buffers, ``None`` where there is none."""
+class Layer:
+    """A module with weights, in order of execution.
 
-    weight: str
-    bias: str | None
-    gamma: str | None
-    beta: str | None
-    mean: str
-    variance: str
-    epsilon: float
-
-
-def fold_batch_norms(model: nn.Module, spec: ModelSpec, samples: dict[str, Tensor]) -> list[str]:
-    """Fold every batch norm of ``model`` that follows a layer with weights into them, in place.
-
-    A batch norm stays as it is where something else looks at what comes before it, where weights serve in several places,
-    or where nothing can hold the bias.
-
-    Args:
-        model: The network, which comes out in evaluation mode.
-        spec: How it is called.
-        samples: Real inputs by name, on which outputs are compared before and after.
-
-    Returns:
-        Names of the weights that batch norm was folded into, in order of execution.
-
-    Raises:
-        ModelError: The outputs on ``samples`` change beyond rounding, or the network is no graph; ``model`` is unchanged.
+    Attributes:
+        name: Of the module.
+        module: The module.
+        norm: The batch norm that alone takes what it gives.
     """
-    pairs = _pairs(trace(model, spec))
-    state = model.state_dict()
+
+    name: str
+    module: nn.Conv1d | nn.Conv2d | nn.Linear
+    norm: _BatchNorm | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """``[outputs, ...]``, without a gradient."""
+        return self.module.weight.detach()
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the channels in what the layer gives."""
+        return -1 if isinstance(self.module, nn.Linear) else 1
+
+    @property
+    def end(self) -> nn.Module:
+        """What gives the layer's output with its bias: the batch norm, or the module."""
+        return self.module if self.norm is None else self.norm
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether there is a place for a bias."""
+        return self.norm is not None or self.module.bias is not None
+
+    def shift(self, amount: Tensor) -> None:
+        """Add ``amount [outputs]`` to what the layer gives."""
+        with torch.no_grad():
+            if self.norm is None:
+                assert self.module.bias is not None
+                self.module.bias += amount
+            elif self.norm.affine:
+                self.norm.bias += amount
+            else:
+                assert self.norm.running_mean is not None
+                self.norm.running_mean -= amount  # its standard deviation is 1
+
+
+def outputs_of(model: nn.Module, spec: ModelSpec, samples: Samples) -> Tensor:
+    """Return the network's first output for ``samples``, without gradients."""
     with torch.no_grad():
-        before = call(model, spec, samples)
-        kept = {name: each.clone() for name, each in state.items()}
-        for pair in pairs:
-            _fold(pair, state)
-        after = call(model, spec, samples)
-        for each in spec.outputs:
-            change = (after[each.name] - before[each.name]).abs().max().item()
-            extent = (before[each.name].max() - before[each.name].min()).item()
-            if not change <= _MOST_CHANGE * extent:
-                model.load_state_dict(kept)
-                raise ModelError(
-                    f"{spec.reference}: folding batch norm into {len(pairs)} layers changes {each.name} by {change:.3g}, "
-                    f"of a range of {extent:.3g}",
-                    "the network uses a layer in a way that its graph does not show; export its float32 files instead",
-                )
-    return [pair.weight for pair in pairs]
+        return call(model, spec, samples)[spec.outputs[0].name]
 
 
-def _pairs(graph: GraphModule) -> list[_Pair]:
-    uses = Counter(name for node in graph.graph.nodes for name in map(constant_name, node.all_input_nodes) if name is not None)
+def unchanged(before: Tensor, after: Tensor) -> bool:
+    """Return whether outputs are the same but for the rounding of floating point."""
+    span = float(before.max() - before.min()) or 1.0
+    return bool(torch.isfinite(after).all()) and float((after - before).abs().max()) <= _MOST_ERROR * span
+
+
+def find_layers(model: nn.Module, spec: ModelSpec, samples: Samples) -> list[Layer]:
+    """Return the modules with weights that ``samples`` go through, in order, each with the batch norm right behind it.
+
+    A module that is called twice is left out: its two outputs differ.
+    """
+    order: list[tuple[str, Any, int]] = []
+    takers: dict[int, list[_BatchNorm]] = {}
+    alive: list[Any] = []  # so that no two tensors have one address
+
+    def gave(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            alive.append(output)
+            order.append((name, module, id(output)))
+
+        return hook
+
+    def takes(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, _BatchNorm):
+            takers.setdefault(id(inputs[0]), []).append(module)
+
+    handles = [each.register_forward_hook(gave(name)) for name, each in model.named_modules() if isinstance(each, WEIGHTED)] + [
+        each.register_forward_pre_hook(takes) for each in model.modules() if isinstance(each, _BatchNorm)
+    ]
+    try:
+        outputs_of(model, spec, samples)
+    finally:
+        for handle in handles:
+            handle.remove()
+    calls = [module for _, module, _ in order]
     found = []
-    for node in graph.graph.nodes:
-        pair = _pair(node)
-        if pair is not None and all(uses[name] == 1 for name in (pair.weight, pair.mean)):
-            found.append(pair)
+    for name, module, output in order:
+        behind = takers.get(output, [])
+        if sum(each is module for each in calls) == 1:
+            usable = len(behind) == 1 and behind[0].running_var is not None
+            found.append(Layer(name, module, behind[0] if usable else None))
     return found
 
 
-def _pair(norm: Node) -> _Pair | None:
-    if norm.target is not _ops.batch_norm.default:
-        return None
-    layer = norm.args[0]
-    if not isinstance(layer, Node) or layer.target not in _BEFORE or len(layer.users) > 1:
-        return None
-    weight, mean, variance = constant_name(layer.args[1]), constant_name(norm.args[3]), constant_name(norm.args[4])
-    if weight is None or mean is None or variance is None:
-        return None
-    bias, beta = constant_name(argument(layer, 2, "bias")), constant_name(norm.args[2])
-    if bias is None and beta is None:
-        return None
-    epsilon = norm.args[7]
-    assert isinstance(epsilon, float)
-    return _Pair(weight, bias, constant_name(norm.args[1]), beta, mean, variance, epsilon)
+def fold(model: nn.Module, spec: ModelSpec, samples: Samples) -> list[Layer]:
+    """Fold every batch norm of ``model`` that can be, in place, and return its layers.
+
+    A fold after which the outputs for ``samples`` are others is taken back: something else took what the layer gave.
+    """
+    layers = find_layers(model, spec, samples)
+    before = outputs_of(model, spec, samples)
+    result = []
+    for layer in layers:
+        if layer.norm is None:
+            result.append(layer)
+            continue
+        state = [(tensor, tensor.clone()) for tensor in _tensors(layer)]
+        _fold(layer.module, layer.norm)
+        if unchanged(before, outputs_of(model, spec, samples)):
+            result.append(layer)
+        else:
+            with torch.no_grad():
+                for tensor, old in state:
+                    tensor.copy_(old)
+            result.append(Layer(layer.name, layer.module))
+    return result
 
 
-def _fold(pair: _Pair, state: dict[str, Tensor]) -> None:
-    """Multiply weights by what batch norm multiplies by, and let its bias, or the layer's, hold all that is added."""
-    variance, mean = state[pair.variance], state[pair.mean]
-    factor = (variance.double() + pair.epsilon).rsqrt()
-    if pair.gamma is not None:
-        factor *= state[pair.gamma].double()
-    added = -mean.double() * factor
-    if pair.beta is not None:
-        added += state[pair.beta].double()
-    if pair.bias is not None:
-        added += state[pair.bias].double() * factor
-    weight = state[pair.weight]
-    weight.copy_(weight.double() * factor.reshape(-1, *[1] * (weight.ndim - 1)))
-    mean.zero_()
-    variance.copy_(_variance_of_one(pair.epsilon, variance.dtype))
-    if pair.gamma is not None:
-        state[pair.gamma].fill_(1)
-    if pair.beta is not None:
-        state[pair.beta].copy_(added)
-    if pair.bias is not None:
-        state[pair.bias].copy_(torch.zeros_like(added) if pair.beta is not None else added)
+def _tensors(layer: Layer) -> list[Tensor]:
+    modules: Sequence[nn.Module] = (layer.module, *([] if layer.norm is None else [layer.norm]))
+    return [each.data if isinstance(each, nn.Parameter) else each for module in modules for each in module.state_dict(
+        keep_vars=True
+    ).values()]  # fmt: skip
 
 
-def _variance_of_one(epsilon: float, dtype: torch.dtype) -> Tensor:
-    """Return the variance that makes batch norm divide by 1: ``sqrt(variance + epsilon)`` rounds to 1."""
-    exact = torch.tensor(1 - epsilon, dtype=dtype)
-    near = [exact, torch.nextafter(exact, torch.ones(())), torch.nextafter(exact, torch.zeros(()))]
-    return next((each for each in near if (each + epsilon).sqrt() == 1), exact)
+def _fold(module: nn.Conv1d | nn.Conv2d | nn.Linear, norm: _BatchNorm) -> None:
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    with torch.no_grad():
+        factor = 1 / torch.sqrt(variance.double() + norm.eps)
+        if norm.affine:
+            factor = factor * norm.weight.double()
+        bias = module.bias.double() if module.bias is not None else torch.zeros_like(factor)
+        shift = (bias - mean.double()) * factor
+        if norm.affine:
+            shift = shift + norm.bias.double()
+        module.weight.copy_(module.weight.double() * factor.reshape(-1, *[1] * (module.weight.dim() - 1)))
+        if module.bias is not None:
+            module.bias.zero_()
+        mean.copy_(torch.zeros_like(shift) if norm.affine else -shift)
+        variance.fill_(_unit_variance(norm.eps))
+        if norm.affine:
+            norm.weight.fill_(1)
+            norm.bias.copy_(shift)
+
+
+def _unit_variance(epsilon: float) -> float:
+    """Return a float32 to which ``epsilon`` adds up to exactly 1 in float32, so that every way to fold multiplies by 1."""
+    one, small = np.float32(1), np.float32(epsilon)
+    value = one - small
+    for _ in range(8):
+        if value + small == one:
+            break
+        value = np.nextafter(value, one if value + small < one else np.float32(0), dtype=np.float32)
+    return float(value)

@@ -41,7 +41,13 @@ def test_relu6_is_a_ceiling() -> None:
 def test_nothing_is_rounded_before_a_logarithm() -> None:
     spec = spec_for("ds_cnn")
     names = [each.name for each in find_rounding(trace(build(spec), spec)).values]
-    assert names == ["log", "batch_norm", *(f"relu_{suffix}" for suffix in ["", *(f"_{i}" for i in range(1, 9))]), "mean", "linear"]
+    assert names == [
+        "log",
+        "batch_norm",
+        *(f"relu_{suffix}" for suffix in ["", *(f"_{i}" for i in range(1, 9))]),
+        "mean",
+        "linear",
+    ]
 
 
 def test_the_network_rounds_and_learns() -> None:

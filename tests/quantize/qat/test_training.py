@@ -16,7 +16,7 @@ from edgekd.errors import Interrupted
 from edgekd.models.spec import build
 from edgekd.models.tensors import ModelSpec, classifier
 from edgekd.progress import Silent
-from edgekd.quantize.calibration import calibration_indices
+from edgekd.quantize.calibration import calibration_order
 from edgekd.quantize.qat.stage import simulated
 from edgekd.recipe import Augment, Training
 from edgekd.safe.stop import stop_signals
@@ -56,7 +56,7 @@ def _rounded(data: Dataset, weights: dict[str, Tensor]) -> Student:
     spec = _spec(data)
     model = build(spec)
     model.load_state_dict(weights)
-    return Student(simulated(model, spec, data, calibration_indices(data.splits.train, data.labels, 64, 0)), spec)
+    return Student(simulated(model, spec, data, calibration_order(data.splits.train, data.labels, 0)[:64]), spec)
 
 
 class _Stopped(Lesson):
