@@ -20,7 +20,8 @@ from edgekd.report.report import Report
 from tests.quantize.files import onnx_scales, tflite_scales
 
 OVERRIDES = [
-    "teacher.model=zoo:shallow_cnn", "teacher.train.epochs=8", "distill.train.epochs=8", "quantize.qat.epochs=2",
+    "threads=1", "teacher.model=zoo:shallow_cnn", "teacher.check=false", "teacher.train.epochs=8", "distill.train.epochs=8",
+    "quantize.qat.epochs=2",
     "export.artifacts=[onnx-fp32, onnx-int8, tflite-int8]", "benchmark.runs=10", "benchmark.warmup=0",
 ]  # fmt: skip
 WEIGHTS = ("features.0.0.weight", "features.1.0.weight", "features.2.0.weight", "classifier.weight")
