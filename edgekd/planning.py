@@ -19,13 +19,14 @@ from edgekd.devices.profiles import load_profile, usable_cores
 from edgekd.distill.layer_needs import check_layer_needs
 from edgekd.distill.soft_target_use import stores_targets, why_live
 from edgekd.errors import UsageError
-from edgekd.flavours import FLAVOURS, sources
+from edgekd.flavours import FLAVOURS, Flavour, format_of, sources
 from edgekd.gates import check_gates_possible
 from edgekd.models.catalog import ZOO
 from edgekd.models.derive import derive_student
 from edgekd.models.references import KINDS, check_available, kind_of, name_of
 from edgekd.quantize.calibration import activation_ranges
 from edgekd.quantize.qat.planned import check_rounding, planned_rounding
+from edgekd.quantize.weights import TREATMENTS
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill, DistillLoss, Network
 from edgekd.recipe_file import find_recipe, load_recipe, recipe_from_mapping
@@ -122,18 +123,50 @@ def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
     exported = [name for name in sources(wanted) if FLAVOURS[name].source is None]
     named = [file_name(name) + ("" if name in wanted else ", to make others from") for name in exported]
     stages = [PlannedStage("export", "; ".join(named))]
+    observed: set[str] = set()
     for name in sources(wanted):
         flavour = FLAVOURS[name]
         if flavour.source is None:
             continue
         what = flavour.what
-        if flavour.simulated and flavour.activations is not None and recipe.quantize.qat.epochs:
-            what += "; ranges of activations learned in training"
-        elif flavour.activations == "auto":
-            what += f"; {activation_ranges(recipe.quantize.activations, preview.kind)} ranges of activations"
+        activations: str | None = flavour.activations
+        if activations == "auto":
+            activations = activation_ranges(recipe.quantize.activations, preview.kind)
+            what += f"; {activations} ranges of activations"
+        if activations == "static":
+            kind = format_of(name)
+            if not observed:
+                stages.append(
+                    PlannedStage("validation", "the student in PyTorch on validation samples, to compare int8 files with")
+                )
+            if kind not in observed:
+                stages.append(PlannedStage(f"observe-{kind}", _calibration(recipe)))
+            learns = flavour.simulated and recipe.quantize.qat.epochs > 0
+            if learns and f"learned-{kind}" not in observed:
+                stages.append(PlannedStage(f"learned-{kind}", "ranges that training learned, found in the file"))
+                observed.add(f"learned-{kind}")
+            tries = "ranges learned in training, measured on validation samples" if learns else _candidates(recipe, flavour)
+            stages.append(PlannedStage(f"try-{name}", tries))
+            observed.add(kind)
         used = f". For {flavour.devices}" if name in wanted else ", to make others from"
         stages.append(PlannedStage(name, f"{what}{used}"))
     return stages
+
+
+def _calibration(recipe: Recipe) -> str:
+    wanted = recipe.quantize.calibration_samples
+    many = "as many as it takes, 2,048 at most" if wanted == "auto" else f"{wanted:,}"
+    return f"ranges of activations on training samples: {many}, evenly from every class"
+
+
+def _candidates(recipe: Recipe, flavour: Flavour) -> str:
+    options = recipe.quantize
+    wide = flavour.arguments.get("bits", 8) > 8
+    ranges = "minmax" if wide else "minmax, percentile, mse and entropy" if options.ranges == "auto" else options.ranges
+    compared = f"ranges by {ranges}, measured on validation samples"
+    if options.weights == "auto":
+        return f"{compared}; while they lose over {options.max_drop:g} points, the same with {', '.join(TREATMENTS)} weights"
+    return compared if options.weights == "as-trained" else f"{compared}; {options.weights} weights"
 
 
 _LEAST_BATCH = 4

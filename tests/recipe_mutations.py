@@ -15,7 +15,7 @@ BEYOND = {
     "data.augment.crop_padding": "-1", "teacher.train.epochs": "0", "teacher.train.learning_rate": "0",
     "distill.temperature": "0.049", "distill.train.batch_size": "1", "distill.train.label_smoothing": "1",
     "quantize.calibration_samples": "100001", "gates.fp32_max_error": "1.001", "gates.int8_weight_share": "-1e-9",
-    "gates.max_size_kib": "0", "benchmark.runs": "9",
+    "quantize.max_drop": "-1", "gates.max_size_kib": "0", "benchmark.runs": "9",
 }  # fmt: skip
 
 

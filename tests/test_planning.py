@@ -60,6 +60,9 @@ def test_a_plan_says_what_will_be_done() -> None:
         "distill",
         "targets",
         "export",
+        "validation",
+        "observe-onnx",
+        "try-onnx-int8",
         "onnx-int8",
         "metadata",
         "verify",
@@ -164,10 +167,31 @@ def test_one_artifact_is_enough(artifact: str) -> None:
     assert what["export"] == "student.fp32.onnx" + (", to make others from" if artifact == "onnx-int8" else "")
 
 
+def test_a_plan_says_what_is_tried_for_int8_files() -> None:
+    def told(*overrides: str) -> dict[str, str]:
+        return {stage.name: stage.what for stage in plan({}, list(overrides)).stages}
+
+    usual = told()
+    assert usual["observe-onnx"].endswith("as many as it takes, 2,048 at most, evenly from every class")
+    assert usual["try-tflite-int8"] == (
+        "ranges by minmax, percentile, mse and entropy, measured on validation samples; while they lose over 0.5 points, "
+        "the same with corrected, equalized, rounded weights"
+    )
+    fixed = told(
+        "quantize.ranges=mse", "quantize.weights=as-trained", "quantize.calibration_samples=300",
+        "export.artifacts=[tflite-int8, tflite-int16x8, tflite-int8-dynamic]",
+    )  # fmt: skip
+    assert "training samples: 300, evenly" in fixed["observe-tflite"]
+    assert fixed["try-tflite-int8"] == "ranges by mse, measured on validation samples"
+    assert fixed["try-tflite-int16x8"] == "ranges by minmax, measured on validation samples"
+    assert "try-tflite-int8-dynamic" not in fixed
+    assert told("quantize.weights=rounded")["try-onnx-int8"].endswith("; rounded weights")
+
+
 def test_a_file_made_of_a_file_made_of_a_file_is_planned_in_order() -> None:
     planned = plan({}, ["export.artifacts=[ort-int8]"])
-    assert [stage.name for stage in planned.stages][-7:] == [
-        "export", "onnx-int8", "ort-int8", "metadata", "verify", "golden", "benchmark",
+    assert [stage.name for stage in planned.stages][-10:] == [
+        "export", "validation", "observe-onnx", "try-onnx-int8", "onnx-int8", "ort-int8", "metadata", "verify", "golden", "benchmark",
     ]  # fmt: skip
     what = {stage.name: stage.what for stage in planned.stages}
     assert what["onnx-int8"].endswith("; static ranges of activations, to make others from")

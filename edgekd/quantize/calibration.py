@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,3 +36,14 @@ def calibration_order(train: NDArray[np.int64], labels: NDArray[np.int64], seed:
         members = np.flatnonzero(labels[shuffled] == label)
         rank[members] = np.arange(len(members))
     return shuffled[np.argsort(rank, kind="stable")]
+
+
+def calibration_said(calibration: Mapping[str, Any]) -> str:
+    """Return on what samples ranges were set, for example ``400 training samples, 40 of every class``."""
+    least, most = calibration["per_class"]
+    said = f"{calibration['samples']:,} training samples, {least if least == most else f'{least} to {most}'} of every class"
+    if calibration["change"] is not None:
+        said += f"; the last of them changed ranges by {calibration['change']:.1%}"
+        said += "" if calibration["settled"] else ", which is not settled"
+    copies = calibration["copies_left_out"]
+    return said + (f"; {copies} left out that validation or test hold as well" if copies else "")

@@ -13,7 +13,8 @@ import numpy as np
 from edgekd.artifacts import Artifact, file_name
 from edgekd.data.dataset import Dataset
 from edgekd.flavours import FLAVOURS, ArtifactName, format_of
-from edgekd.quantize.calibration import calibration_order
+from edgekd.quantize.audit import audit, balance
+from edgekd.quantize.calibration import calibration_order, calibration_said
 from edgekd.quantize.choice import Candidate, Goal, Means, best_of
 from edgekd.quantize.histogram import load_histograms
 from edgekd.quantize.quality import Quality, Reference, measure_quality
@@ -25,6 +26,7 @@ from edgekd.safe.files import TEMPORARY_SUFFIX, disk_errors
 from edgekd.workspace import StageResult, Workspace
 
 HISTOGRAMS = "histograms.npz"
+_FACTS = ("samples", "change", "settled", "per_class", "copies_left_out")
 _MOST_CALIBRATION = 2048
 """Training samples that are looked at, at most, where ranges decide how many it takes."""
 
@@ -45,8 +47,10 @@ class Source:
 
     @property
     def calibration(self) -> dict[str, Any]:
-        """``samples`` that were looked at, the last ``change`` of ranges, and whether they have ``settled``."""
-        return {name: self.observed.result[name] for name in ("samples", "change", "settled")}
+        """What is told of the samples: how many ``samples`` were looked at, the last ``change`` of ranges and whether they have
+        ``settled``, how many the least and the most frequent class has, ``per_class``, and ``copies_left_out`` that validation
+        or test hold as well."""
+        return {name: self.observed.result[name] for name in _FACTS}
 
 
 def observe(artifact: Artifact, weights: str, recipe: Recipe, data: Dataset, workspace: Workspace) -> Source:
@@ -59,7 +63,8 @@ def observe(artifact: Artifact, weights: str, recipe: Recipe, data: Dataset, wor
     def work(folder: Path) -> dict[str, Any]:
         with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
             samples = Path(scratch, "calibration.npz")
-            np.savez(samples, allow_pickle=False, **data.batch(indices))
+            kept, copies = audit(data, indices)
+            np.savez(samples, allow_pickle=False, **data.batch(kept))
             arguments = {
                 "model": str(artifact.path), "calibration": str(samples), "out": str(folder / HISTOGRAMS),
                 "until_settled": settle,
@@ -67,19 +72,12 @@ def observe(artifact: Artifact, weights: str, recipe: Recipe, data: Dataset, wor
             found: dict[str, Any] = run_in_child(
                 f"edgekd.quantize.observe:observe_{artifact.format}", arguments, log=workspace.log
             )
-        return found
+        return {**found, "per_class": list(balance(data, kept[: found["samples"]])), "copies_left_out": len(copies)}
 
     name = f"observe-{artifact.format}" + ("" if weights == "as-trained" else f"-{weights}")
     inputs = {"model": artifact.sha256, "data": data.digest, "calibration": indices.tolist(), "settle": settle}
     what = f"ranges of activations on {'' if settle else f'{len(indices)} '}training samples"
-    return Source(artifact, weights, workspace.stage(name, what, inputs, work, _settled))
-
-
-def _settled(result: dict[str, Any]) -> str:
-    if result["change"] is None:
-        return f"{result['samples']} samples"
-    still = "" if result["settled"] else ", which is not settled"
-    return f"{result['samples']} samples, the last of which changed ranges by {result['change']:.1%}{still}"
+    return Source(artifact, weights, workspace.stage(name, what, inputs, work, calibration_said))
 
 
 @dataclass(frozen=True)

