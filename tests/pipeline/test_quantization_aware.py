@@ -67,7 +67,8 @@ def test_every_range_in_the_files_was_learned(report: Report) -> None:
         artifact: ArtifactName = name  # type: ignore[assignment]
         for tensor, (scale, zero) in scales(report.path(artifact)).items():
             nearest = min(known, key=lambda pair, scale=scale: abs(pair[0] - scale))  # type: ignore[misc]
-            assert (scale, zero - least) == (pytest.approx(nearest[0], rel=1e-5), nearest[1]), tensor
+            assert scale == pytest.approx(nearest[0], rel=1e-5), tensor
+            assert zero - least == nearest[1], tensor
             used.add(nearest)
     assert used == known
 
