@@ -136,9 +136,7 @@ def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
         if activations == "static":
             kind = format_of(name)
             if not observed:
-                stages.append(
-                    PlannedStage("validation", "the student in PyTorch on validation samples, to compare int8 files with")
-                )
+                stages.append(PlannedStage("validation", "the student in PyTorch, to compare int8 files with"))
             if kind not in observed:
                 stages.append(PlannedStage(f"observe-{kind}", _calibration(recipe)))
             learns = flavour.simulated and recipe.quantize.qat.epochs > 0
