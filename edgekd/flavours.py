@@ -33,6 +33,7 @@ class Flavour:
             ``None``: activations stay floating-point numbers.
         arguments: Passed to ``function``.
         beside: Endings of further files that ``function`` leaves, put after the name without its own ending.
+        simulated: Whether quantization-aware training simulates how it rounds, and sets its ranges.
         devices: Where it is of use, and where not and why: what `edgekd plan` and the documentation tell.
     """
 
@@ -43,6 +44,7 @@ class Flavour:
     activations: Literal["static", "dynamic", "auto"] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+    simulated: bool = False
     devices: str = ""
 
 
@@ -57,7 +59,7 @@ FLAVOURS: dict[ArtifactName, Flavour] = {
     ),
     "onnx-int8": Flavour(
         "int8 for ONNX Runtime on CPUs (QDQ, asymmetric activations, weights per channel)", "onnx-fp32",
-        "edgekd.quantize.onnx:quantize_onnx", "edgekd.quantize.onnx:quantize_onnx_dynamic", "auto",
+        "edgekd.quantize.onnx:quantize_onnx", "edgekd.quantize.onnx:quantize_onnx_dynamic", "auto", simulated=True,
         devices="CPUs of phones, Raspberry Pi and PCs; gains little on cores without dot product, as Cortex-A53 and A72",
     ),
     "onnx-int8-dynamic": Flavour(
@@ -84,7 +86,7 @@ FLAVOURS: dict[ArtifactName, Flavour] = {
     ),
     "ort-int8": Flavour(
         "int8 in ONNX Runtime's own format, with the list of its operators for a reduced build", "onnx-int8",
-        "edgekd.export.ort:export_ort", beside=(".required_operators.config",),
+        "edgekd.export.ort:export_ort", beside=(".required_operators.config",), simulated=True,
         devices="ONNX Runtime Mobile, of the version that wrote it or newer",
     ),
     "tflite-fp32": Flavour(
@@ -97,7 +99,7 @@ FLAVOURS: dict[ArtifactName, Flavour] = {
     ),
     "tflite-int8": Flavour(
         "int8 all through, inputs and outputs too (weights per channel)", "tflite-fp32",
-        "edgekd.quantize.tflite:quantize_tflite", "edgekd.quantize.tflite:quantize_tflite_dynamic", "auto",
+        "edgekd.quantize.tflite:quantize_tflite", "edgekd.quantize.tflite:quantize_tflite_dynamic", "auto", simulated=True,
         devices="CPUs (XNNPACK), NPUs and Edge TPUs; GPU delegates compute it in floating point",
     ),
     "tflite-int8-dynamic": Flavour(
@@ -107,7 +109,8 @@ FLAVOURS: dict[ArtifactName, Flavour] = {
     ),
     "tflite-int8-float-io": Flavour(
         "int8 inside, inputs and outputs floating point", "tflite-fp32", "edgekd.quantize.tflite:quantize_tflite",
-        activations="static", arguments={"float_io": True}, devices="as tflite-int8, for apps that hand over floating point",
+        activations="static", arguments={"float_io": True}, simulated=True,
+        devices="as tflite-int8, for apps that hand over floating point",
     ),
     "tflite-int16x8": Flavour(
         "int8 weights, int16 activations, inputs and outputs", "tflite-fp32", "edgekd.quantize.tflite:quantize_tflite",

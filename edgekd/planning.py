@@ -25,6 +25,7 @@ from edgekd.models.catalog import ZOO
 from edgekd.models.derive import derive_student
 from edgekd.models.references import KINDS, check_available, kind_of, name_of
 from edgekd.quantize.calibration import activation_ranges
+from edgekd.quantize.qat.planned import check_rounding, planned_rounding
 from edgekd.quantize.weights import TREATMENTS
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill, DistillLoss, Network
@@ -99,12 +100,14 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     check_class_names(preview.classes, asked.data.source)
     if preview.kind == "text" and importlib.util.find_spec("tokenizers") is None:
         raise UsageError("text needs tokenizers, not installed here", "pip install 'edgekd[hub]'")
+    check_rounding(asked, preview.kind)
     names = [file_name(name) for name in asked.export.artifacts]
     host = load_profile("host")
     stages = [
         PlannedStage("data", _data(asked, preview)),
         *_teachers(asked),
         *_students(asked, student, _layers(asked, preview)),
+        *([PlannedStage("qat", planned_rounding(asked))] if asked.quantize.qat.epochs else []),
         *_files(asked, preview),
         PlannedStage("metadata", f"what they take and give, and their labels, inside {len(names)} files"),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
@@ -133,12 +136,15 @@ def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
         if activations == "static":
             kind = format_of(name)
             if not observed:
-                stages.append(
-                    PlannedStage("validation", "the student in PyTorch on validation samples, to compare int8 files with")
-                )
+                stages.append(PlannedStage("validation", "the student in PyTorch, to compare int8 files with"))
             if kind not in observed:
                 stages.append(PlannedStage(f"observe-{kind}", _calibration(recipe)))
-            stages.append(PlannedStage(f"try-{name}", _candidates(recipe, flavour)))
+            learns = flavour.simulated and recipe.quantize.qat.epochs > 0
+            if learns and f"learned-{kind}" not in observed:
+                stages.append(PlannedStage(f"learned-{kind}", "ranges that training learned, found in the file"))
+                observed.add(f"learned-{kind}")
+            tries = "ranges learned in training, measured on validation samples" if learns else _candidates(recipe, flavour)
+            stages.append(PlannedStage(f"try-{name}", tries))
             observed.add(kind)
         used = f". For {flavour.devices}" if name in wanted else ", to make others from"
         stages.append(PlannedStage(name, f"{what}{used}"))

@@ -26,8 +26,8 @@ from edgekd.recipe_section import (
 )
 
 __all__ = [
-    "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "Quantize",
-    "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
+    "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "QuantizationAware",
+    "Quantize", "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
 ]  # fmt: skip
 
 
@@ -157,8 +157,19 @@ class Student(Section):
     )
 
 
+class QuantizationAware(Section):
+    """Fine-tuning of the student under the rounding that the static int8 files do, taught as before."""
+
+    epochs: int = Field(
+        0, ge=0, le=10_000, description="passes over the training samples with the rounding of the int8 files; 0: none"
+    )
+    learning_rate: float = Field(
+        3e-4, gt=0, le=10, description="of AdamW, falling to 0 by a cosine; all else is as in distill.train, in fp32"
+    )
+
+
 class Quantize(Section):
-    """Int8 quantization after training."""
+    """Int8 quantization, after training or with some of it."""
 
     activations: Literal["auto", "static", "dynamic"] = Field(
         "auto",
@@ -189,6 +200,9 @@ class Quantize(Section):
         description="layers of files with static ranges that compute in floating point, by their names in the float32 files; "
         "auto: none while max_drop holds, else the fewest and cheapest that make it hold",
     )
+    qat: QuantizationAware = Field(
+        default_factory=QuantizationAware, description="quantization-aware training: the student learns to live with int8"
+    )
 
 
 class Export(Section):
@@ -218,6 +232,9 @@ class Gates(Section):
     )
     int8_agreement: float = Field(
         0.98, ge=0, le=1, description="share of test images with PyTorch's top-1 class, int8 artifacts"
+    )
+    qat_agreement: float = Field(
+        0.995, ge=0, le=1, description="the same with the simulation of quantize.qat in place of PyTorch, where there was one"
     )
     int8_max_drop: float = Field(1.0, ge=0, le=100, description="points of test accuracy an int8 artifact may lose to PyTorch")
     int8_weight_share: float = Field(0.9, ge=0, le=1, description="share of weight bytes that must be int8 in an int8 file")
@@ -268,7 +285,7 @@ class Recipe(Section):
     teacher: Teacher = Field(default_factory=Teacher, description="the large network that is imitated")
     student: Student = Field(default_factory=Student, description="the small network that is shipped")
     distill: Distill = Field(default_factory=Distill, description="how the student is taught")
-    quantize: Quantize = Field(default_factory=Quantize, description="int8 quantization after training")
+    quantize: Quantize = Field(default_factory=Quantize, description="int8 quantization")
     export: Export = Field(default_factory=Export, description="which files are made")
     gates: Gates = Field(default_factory=Gates, description="promises every artifact must keep, or exit code 4")
     benchmark: Benchmark = Field(default_factory=Benchmark, description="how latency on this host is measured")

@@ -22,7 +22,7 @@ from edgekd.distill.training_stage import TrainedModel
 from edgekd.errors import ExportError
 from edgekd.extremes import COUNT as EXTREMES
 from edgekd.extremes import extreme_samples
-from edgekd.flavours import ArtifactName
+from edgekd.flavours import FLAVOURS, ArtifactName
 from edgekd.gates import check_gates_possible
 from edgekd.models.spec import load
 from edgekd.parity import Parity, measure_parity
@@ -54,6 +54,8 @@ class Verified:
         parity: Against the PyTorch student.
         dtypes: Census of the file, see :func:`edgekd.census.census`.
         logits: ``float32 [n, classes]`` file of its outputs on the test split.
+        simulated: Against the student with the rounding that quantization-aware training simulated; ``None``: it did not
+            simulate this file.
     """
 
     artifact: Artifact
@@ -63,6 +65,7 @@ class Verified:
     parity: Parity
     dtypes: dict[str, float]
     logits: Path | None = None
+    simulated: Parity | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def _first_other(labels: tuple[str, ...], classes: tuple[str, ...]) -> str:
 
 def _verify(artifact: Artifact, data: Dataset, student: TrainedModel, workspace: Workspace) -> Verified:
     test = data.splits.test
+    simulation = student.simulation if FLAVOURS[artifact.name].simulated and artifact.activations == "static" else None
     if not artifact.path.is_file() or sha256_file(artifact.path) != artifact.sha256:
         raise ExportError(f"{artifact.path} is not the file that was made: its SHA-256 is another", "run again to make it anew")
 
@@ -129,9 +133,15 @@ def _verify(artifact: Artifact, data: Dataset, student: TrainedModel, workspace:
         sane = np.isfinite(there).all(1)
         _check_outputs(artifact, at_extremes[sane], there[sane], "extreme inputs")
         parity = measure_parity(outputs, reference, (at_extremes[sane], there[sane]) if sane.any() else None)
-        return {**described, "metric": asdict(top1(outputs, data.labels[test])), "parity": asdict(parity)}
+        metric = asdict(top1(outputs, data.labels[test]))
+        result = {**described, "metric": metric, "parity": asdict(parity), "simulated": None}
+        if simulation is not None:
+            result["simulated"] = asdict(measure_parity(outputs, np.load(simulation.test_logits, allow_pickle=False)))
+        return result
 
     inputs = {"artifact": artifact.sha256, "data": data.digest, "student": student.digest}
+    if simulation is not None:
+        inputs["simulation"] = simulation.digest
     stage = workspace.stage(
         f"verify-{artifact.name}", f"{len(test):,} test samples in {artifact.runtime}", inputs, work, _describe
     )
@@ -141,6 +151,7 @@ def _verify(artifact: Artifact, data: Dataset, student: TrainedModel, workspace:
         artifact, result["inputs"], result["outputs"],
         Metric(metric["name"], metric["value"], tuple(metric["ci95"]), metric["n"]),
         Parity(**result["parity"]), result["dtypes"], stage.path(TEST_LOGITS),
+        None if result["simulated"] is None else Parity(**result["simulated"]),
     )  # fmt: skip
 
 
@@ -163,7 +174,8 @@ def _check_outputs(artifact: Artifact, outputs: NDArray[np.float32], reference: 
 
 
 def _describe(result: dict[str, Any]) -> str:
-    return f"top-1 {result['metric']['value']:.2%}, agrees with PyTorch on {result['parity']['agreement']:.2%}"
+    simulated = "" if result["simulated"] is None else f", with its simulation on {result['simulated']['agreement']:.2%}"
+    return f"top-1 {result['metric']['value']:.2%}, agrees with PyTorch on {result['parity']['agreement']:.2%}{simulated}"
 
 
 def check_gates(
@@ -200,8 +212,12 @@ def _gates(
 
     parity = each.parity
     if precision.startswith("int"):
-        at_least("top-1 agreement", limits.int8_agreement, parity.agreement)
-        at_most("metric drop in points", limits.int8_max_drop, 100 * (student.metric.value - each.metric.value))
+        if each.simulated is None:
+            at_least("top-1 agreement", limits.int8_agreement, parity.agreement)
+        else:
+            parity = each.simulated  # what the student was trained to be in integers
+            at_least("top-1 agreement with its simulation", limits.qat_agreement, parity.agreement)
+        at_most("metric drop in points", limits.int8_max_drop, 100 * (_undamaged(student) - each.metric.value))
         int8, int4 = each.dtypes["int8_weights"], 2 * each.dtypes["int4_weights"]  # as if each weight in 4 bits had 8
         what = "int8 and int4" if precision == "int4" else "int8"
         at_least(f"{what} share of weight bytes", limits.int8_weight_share, (int8 + int4) / (1 + int4 / 2))
@@ -227,3 +243,8 @@ def _gates(
     if limits.max_size_kib is not None:
         at_most("size in KiB", limits.max_size_kib, each.artifact.path.stat().st_size / 1024)
     return gates
+
+
+def _undamaged(student: TrainedModel) -> float:
+    """Return the student's metric, or that from before quantization-aware training, if the training did harm."""
+    return max(student.metric.value, student.simulation.before.value if student.simulation is not None else 0.0)

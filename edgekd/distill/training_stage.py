@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -29,6 +29,9 @@ from edgekd.safe.weights import load_into, read_weights
 from edgekd.tasks.classification import Metric, top1
 from edgekd.workspace import StageResult, Workspace
 
+if TYPE_CHECKING:
+    from edgekd.quantize.qat.simulation import Simulation
+
 _WEIGHTS = "weights.safetensors"
 
 
@@ -46,6 +49,7 @@ class TrainedModel:
         history: Loss and validation accuracy per epoch.
         facts: How it was trained, as the report tells it: JSON with ``scheme``, ``alpha``, ``terms``, ``precision``,
             ``layout``, ``epochs``, ``soft_targets`` and ``warnings``.
+        simulation: What quantization-aware training left, if there was one; the weights are its, too.
     """
 
     spec: ModelSpec
@@ -56,12 +60,29 @@ class TrainedModel:
     metric: Metric
     history: tuple[dict[str, float], ...]
     facts: dict[str, Any] = field(default_factory=dict)
+    simulation: Simulation | None = None
 
     @property
     def name(self) -> str:
         """Its model reference, with arguments."""
         shown = ", ".join(f"{key}={value}" for key, value in self.spec.arguments.items())
         return f"{self.spec.reference} ({shown})" if shown else self.spec.reference
+
+
+def _itself(model: nn.Module) -> nn.Module:
+    return model
+
+
+def judged(student: Student, data: Dataset, folder: Path) -> dict[str, Any]:
+    """Leave the weights of ``student`` and its outputs on both held-out splits in ``folder``; return its cost and metric."""
+    model, spec = student.module, student.spec
+    save_weights(model, folder / _WEIGHTS)
+    save_array(folder / VALIDATION_LOGITS, predict(model, spec, data, data.splits.validation))
+    logits = predict(model, spec, data, data.splits.test)
+    save_array(folder / TEST_LOGITS, logits)
+    clear_checkpoint(folder)
+    metric = top1(logits, data.labels[data.splits.test])
+    return {"cost": asdict(cost(model, spec)), "metric": asdict(metric)}
 
 
 @dataclass(frozen=True)
@@ -72,11 +93,15 @@ class Trainee:
         spec: How to build it.
         begin: Puts in what it starts from, beside random weights.
         starts_trained: Whether that are weights that were trained.
+        as_trained: From the built network to what is trained in its place; by default that is the network.
+        leave: Leaves the trained network in the stage's folder and returns its cost and metric, see :func:`judged`.
     """
 
     spec: ModelSpec
     begin: Callable[[nn.Module], None]
     starts_trained: bool = False
+    as_trained: Callable[[nn.Module], nn.Module] = _itself
+    leave: Callable[[Student, Dataset, Path], dict[str, Any]] = judged
 
 
 @dataclass(frozen=True)
@@ -198,7 +223,7 @@ def train_stage(
             augmentations = Augmentations(recipe.data.augment, seed if prepared.seed is None else prepared.seed, prepared.keys)
             trained = train(prepared.lesson, data, training, augmentations, seed, folder, workspace.listener, processes)
         kept = _kept(task, trained)
-        result = judged(students[kept], data, folder) if processes.is_main else {}
+        result = task.trainees[kept].leave(students[kept], data, folder) if processes.is_main else {}
         facts = _facts(task, training, prepared, trained, kept) | {"warnings": [*prepared.warnings, *trained.warnings]}
         return {**result, "spec": students[kept].spec.to_json(), "history": trained.history, "facts": facts}
 
@@ -211,7 +236,7 @@ def train_stage(
 def _built(trainee: Trainee) -> nn.Module:
     model = build(trainee.spec)
     trainee.begin(model)
-    return model
+    return trainee.as_trained(model)
 
 
 def _kept(task: Task, trained: Trained) -> str:
@@ -221,18 +246,6 @@ def _kept(task: Task, trained: Trained) -> str:
     names = list(task.trainees)
     last = trained.history[-1]
     return max(names, key=lambda name: last["validation" if name == names[0] else f"validation {name}"])
-
-
-def judged(student: Student, data: Dataset, folder: Path) -> dict[str, Any]:
-    """Leave the weights of ``student`` and its outputs on both held-out splits in ``folder``; return its cost and metric."""
-    model, spec = student.module, student.spec
-    save_weights(model, folder / _WEIGHTS)
-    save_array(folder / VALIDATION_LOGITS, predict(model, spec, data, data.splits.validation))
-    logits = predict(model, spec, data, data.splits.test)
-    save_array(folder / TEST_LOGITS, logits)
-    clear_checkpoint(folder)
-    metric = top1(logits, data.labels[data.splits.test])
-    return {"cost": asdict(cost(model, spec)), "metric": asdict(metric)}
 
 
 def _facts(task: Task, training: Training, prepared: Prepared, trained: Trained, kept: str) -> dict[str, Any]:

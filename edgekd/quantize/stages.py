@@ -19,11 +19,13 @@ from edgekd.export.stages import describe_size
 from edgekd.flavours import FLAVOURS, ArtifactName, sources
 from edgekd.names import did_you_mean
 from edgekd.quantize.calibration import activation_ranges
-from edgekd.quantize.candidates import Source, candidate_stage, observe, range_attempts
-from edgekd.quantize.choice import Candidate, Choice, Step, choose, goal_of
+from edgekd.quantize.candidates import Attempt, Source, candidate_stage, observe, range_attempts
+from edgekd.quantize.choice import Candidate, Choice, Means, Step, choose, goal_of
 from edgekd.quantize.layers import count_layers
 from edgekd.quantize.mixed_file import known_layers, mixed_candidates
+from edgekd.quantize.qat.file_ranges import learned_stage
 from edgekd.quantize.quality import Reference, validation_reference
+from edgekd.quantize.range_file import Ranges
 from edgekd.quantize.weights import TREATMENTS
 from edgekd.quantize.weights.stages import treated_source
 from edgekd.recipe import Recipe
@@ -56,7 +58,13 @@ def quantize_exports(
         source = FLAVOURS[name].source
         assert source is not None
         if _activations(name, recipe, data) == "static":
-            made[name] = _choose(name, recipe, partial(prepare, source), kept(source), reference(), workspace)
+            if student.simulation is not None and FLAVOURS[name].simulated:
+                learned = partial(learned_stage, made[source], student, data, workspace)
+                made[name] = _by_training(
+                    name, recipe, prepare(source, "as-trained"), learned, kept(source), reference(), workspace
+                )
+            else:
+                made[name] = _by_choice(name, recipe, partial(prepare, source), kept(source), reference(), workspace)
         else:
             made[name] = _make(name, recipe, data, made[source], workspace)
     return {name: made[name] for name in recipe.export.artifacts}
@@ -67,7 +75,22 @@ def _activations(name: ArtifactName, recipe: Recipe, data: Dataset) -> str | Non
     return activation_ranges(recipe.quantize.activations, data.kind) if wanted == "auto" else wanted
 
 
-def _choose(
+def _by_training(
+    name: ArtifactName, recipe: Recipe, source: Source, learned: Callable[[], Ranges], keep: tuple[str, ...],
+    reference: Reference, workspace: Workspace,
+) -> Artifact:  # fmt: skip
+    """Make the file with the ranges that quantization-aware training learned; there is nothing to choose."""
+    goal, ranges = goal_of(recipe), learned()
+    # Tensors that training did not round keep all that was seen.
+    attempt = Attempt(Means("learned", keep=keep), {**range_attempts(name, source, "minmax")[0].ranges, **ranges})
+    found = candidate_stage(
+        f"try-{name}", "ranges learned in training, measured on validation samples", name, source.artifact, [attempt],
+        reference, goal, {"observed": source.observed.files, "ranges": ranges}, workspace,
+    )  # fmt: skip
+    return _take(name, choose([lambda _best: found], goal), source, None, workspace)
+
+
+def _by_choice(
     name: ArtifactName, recipe: Recipe, prepare: Callable[[str], Source], keep: tuple[str, ...], reference: Reference,
     workspace: Workspace,
 ) -> Artifact:  # fmt: skip

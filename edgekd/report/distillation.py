@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekd.distill.teacher import Teacher
+from edgekd.quantize.qat.simulation import Simulation
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill
 
@@ -99,6 +100,16 @@ def sentence(facts: Mapping[str, Any]) -> str:
     return (
         f"Its loss was {' + '.join(parts)}, over {facts['epochs']:,} epochs in {facts['precision']}; "
         f"scheme {facts['scheme']}: {_SCHEMES[facts['scheme']]}."
+    )
+
+
+def rounding_sentence(simulation: Simulation) -> str:
+    """Return quantization-aware training in one sentence, for the page and the model card."""
+    losses = " + ".join(["labels", *(term["name"] for term in simulation.facts["terms"])])
+    return (
+        f"Then it learned under the rounding of its int8 files: {simulation.facts['epochs']:,} epochs, {losses}. Its top-1 was "
+        f"{100 * simulation.before.value:.2f} % before, in floating point, and {100 * simulation.metric.value:.2f} % after, "
+        "with rounding simulated. All files hold the weights after it."
     )
 
 

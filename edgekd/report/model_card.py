@@ -7,7 +7,7 @@ from typing import Any
 from edgekd import __version__
 from edgekd.distill.control import verdict
 from edgekd.report.classes import worst_class
-from edgekd.report.distillation import PAIRED, pins, sentence, taught_by
+from edgekd.report.distillation import PAIRED, pins, rounding_sentence, sentence, taught_by
 from edgekd.report.report import MeasuredArtifact, Report
 from edgekd.report.rows import HEADINGS, percent, table_rows
 
@@ -50,6 +50,8 @@ def model_card(report: Report) -> str:
 def _training(report: Report) -> list[str]:
     facts, pinned = report.student.facts, pins(report.recipe, report.student.facts)
     lines = [sentence(facts)]
+    if report.student.simulation is not None:
+        lines += ["", rounding_sentence(report.student.simulation)]
     if report.control is not None:
         lines += ["", f"Compared with the same student trained alone for as long, {verdict(report.control)}. {PAIRED}"]
     if pinned:

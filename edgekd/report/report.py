@@ -15,7 +15,9 @@ from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.flavours import ArtifactName
+from edgekd.parity import Parity
 from edgekd.per_class import PerClass
+from edgekd.quantize.qat.simulation import Simulation
 from edgekd.recipe import Recipe
 from edgekd.report.distillation import method
 from edgekd.tasks.classification import Metric
@@ -126,6 +128,7 @@ class Report:
             "teacher": None if self.teacher is None else _teacher(self.teacher),
             "student": student,
             "distillation": self.student.facts,
+            "quantization_aware_training": None if self.student.simulation is None else _simulation(self.student.simulation),
             "control": None if self.control is None else _control(self.control),
             "artifacts": [_artifact(each) for each in self.artifacts],
             "gates": [
@@ -178,9 +181,15 @@ def _control(control: Control) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _simulation(simulation: Simulation) -> dict[str, Any]:
+    return {
+        "before": _metric(simulation.before), "simulated": _metric(simulation.metric), "history": list(simulation.history),
+        "training": simulation.facts,
+    }  # fmt: skip
+
+
 def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
     verified = each.verified
-    parity = verified.parity
     return {
         "path": each.relative_path,
         "format": verified.artifact.format,
@@ -193,14 +202,19 @@ def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
         "inputs": verified.inputs,
         "outputs": verified.outputs,
         "metric": _metric(verified.metric),
-        "parity": {
-            "max_abs_error": parity.max_abs_error, "relative_error": parity.relative_error,
-            "agreement": parity.agreement, "n": parity.n, "mean_abs_error": parity.mean_abs_error,
-            "sqnr_db": parity.sqnr_db, "gain": parity.gain, "offset": parity.offset, "extreme_error": parity.extreme_error,
-        },
+        "parity": _parity(verified.parity),
+        "simulated_parity": None if verified.simulated is None else _parity(verified.simulated),
         "dtypes": verified.dtypes,
         "per_class": None if each.per_class is None else each.per_class.to_json(),
         "latency": each.latency,
+    }  # fmt: skip
+
+
+def _parity(parity: Parity) -> dict[str, Any]:
+    return {
+        "max_abs_error": parity.max_abs_error, "relative_error": parity.relative_error,
+        "agreement": parity.agreement, "n": parity.n, "mean_abs_error": parity.mean_abs_error,
+        "sqnr_db": parity.sqnr_db, "gain": parity.gain, "offset": parity.offset, "extreme_error": parity.extreme_error,
     }  # fmt: skip
 
 

@@ -202,7 +202,7 @@ def prepare_offline(
     rule: str = teacher.combine
     if keys is not None:
         with processes.main_first():
-            store = open_soft_targets(teacher, data, recipe.data.augment, keys, folder, workspace, training.precision)
+            store = open_soft_targets(teacher, data, recipe.data.augment, keys, folder, workspace, options.train.precision)
         ask: Ask = lambda batch: [  # noqa: E731
             each.to(processes.device) for each in store.member_logits(batch.indices, batch.augmentation)
         ]
