@@ -94,6 +94,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     for member in asked.teacher.members if asked.distill.has_teacher else ():
         check_available(member.model, member.weights, "teacher", member.labels)
     student = _student(asked)
+    _check_converter(asked)
     preview = source_module(asked.data).preview(asked.data)
     check_class_names(preview.classes, asked.data.source)
     if preview.kind == "text" and importlib.util.find_spec("tokenizers") is None:
@@ -118,7 +119,8 @@ def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
     wanted = recipe.export.artifacts
     exported = [name for name in sources(wanted) if FLAVOURS[name].source is None]
     named = [file_name(name) + ("" if name in wanted else ", to make others from") for name in exported]
-    stages = [PlannedStage("export", "; ".join(named))]
+    how = "; TFLite by TensorFlow's converter" if recipe.export.tflite.converter == "tensorflow" else ""
+    stages = [PlannedStage("export", "; ".join(named) + how)]
     for name in sources(wanted):
         flavour = FLAVOURS[name]
         if flavour.source is None:
@@ -197,7 +199,8 @@ def _students(recipe: Recipe, student: str, layers: list[list[str]]) -> list[Pla
             stages += [PlannedStage(name, f"the same from generation {index - 1}: loss {loss}"), *next(under, [])]
         stages.append(PlannedStage("targets", _targets(recipe)))
     elif options.scheme == "none":
-        stages.append(PlannedStage("student", f"{student} as it is, with {recipe.student.weights}, judged on the test split"))
+        weights = recipe.student.weights or "its own weights"
+        stages.append(PlannedStage("student", f"{student} as it is, with {weights}, judged on the test split"))
     elif options.scheme == "online":
         peers = ", ".join(_network(each, recipe) for each in options.online.peers)
         kept = "the best of them" if options.online.keep == "best" else options.online.keep
@@ -257,7 +260,7 @@ def check_teaching(recipe: Recipe) -> None:
             serve; or something needs a teacher, and the scheme has none.
     """
     options = recipe.distill
-    if options.scheme == "none" and recipe.student.weights is None:
+    if options.scheme == "none" and recipe.student.weights is None and not _starts_trained(recipe.student.model):
         raise UsageError(
             "distill.scheme is none, so nothing is trained, but student.weights is not set",
             "set student.weights to a .safetensors or .pt file",
@@ -280,6 +283,10 @@ def check_teaching(recipe: Recipe) -> None:
         )
 
 
+def _starts_trained(reference: str) -> bool:
+    return reference != "from-teacher" and KINDS[kind_of(reference)].starts_trained
+
+
 def _student(recipe: Recipe) -> str:
     student = recipe.student
     if student.model != "from-teacher":
@@ -296,6 +303,14 @@ def _model(reference: str, arguments: Mapping[str, Any]) -> str:
     if kind == "python":
         return f"{reference}, which runs the code of {code_file(name)}{shown}"
     return f"{reference} ({ZOO[name].summary if kind == 'zoo' else KINDS[kind].what}{shown})"
+
+
+def _check_converter(recipe: Recipe) -> None:
+    if recipe.export.tflite.converter == "tensorflow" and not recipe.student.model.startswith("keras:"):
+        raise UsageError(
+            f"export.tflite.converter=tensorflow converts Keras models, and the student is {recipe.student.model}",
+            "leave it out, or name a keras:FILE.keras as student.model",
+        )
 
 
 def _check_packages(recipe: Recipe) -> None:

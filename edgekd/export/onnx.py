@@ -6,6 +6,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from edgekd.export.onnx_layout import in_one_layout
+from edgekd.models.references import kind_of
 from edgekd.models.spec import example_inputs, load
 from edgekd.models.tensors import spec_from_json
 from edgekd.safe.files import write_bytes
@@ -44,6 +46,8 @@ def export_onnx(spec: dict[str, Any], weights: str, out: str) -> dict[str, Any]:
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)
     proto = program.model_proto
+    if kind_of(described.reference) == "keras":
+        proto = in_one_layout(proto)
     proto.producer_name, proto.producer_version = "edgekd", ""
     onnx.checker.check_model(proto, full_check=True)
     write_bytes(Path(out), proto.SerializeToString(deterministic=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekd.data.dataset import Dataset
 from edgekd.distill.lesson import Student
-from edgekd.distill.training_stage import StartingWeights, TrainedModel, code_key, judged, set_threads, trained_model
+from edgekd.distill.training_stage import TrainedModel, code_key, judged, set_threads, student_start, trained_model
 from edgekd.models.spec import build
 from edgekd.models.tensors import ModelSpec
 from edgekd.recipe import Recipe
@@ -20,7 +20,7 @@ def take_student(recipe: Recipe, spec: ModelSpec, data: Dataset, threads: int, w
     Raises:
         ModelError: The weights do not fit the network.
     """
-    weights = StartingWeights(recipe.student.weights, pretrained=False)
+    weights = student_start(recipe, spec.reference)
 
     def work(folder: Path) -> dict[str, Any]:
         set_threads(threads)
@@ -33,7 +33,7 @@ def take_student(recipe: Recipe, spec: ModelSpec, data: Dataset, threads: int, w
         return {**judged(Student(model, spec), data, folder), "spec": spec.to_json(), "history": [], "facts": facts}
 
     inputs = {"model": spec.to_json(), "code": code_key(spec.reference), "weights": weights.digest(), "data": data.digest}
-    what = f"{spec.reference} with {recipe.student.weights}, as it is"
+    what = f"{spec.reference} with {recipe.student.weights or 'its own weights'}, as it is"
     return trained_model(workspace.stage("student", what, inputs, work, _describe))
 
 
