@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekd.abilities import devices, usable
 from edgekd.artifacts import file_name
 from edgekd.data.cache import Preview
 from edgekd.data.classes import check_class_names
@@ -40,6 +41,15 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
+class PlannedDevice:
+    """A kind of device: the files of the run that it can use, the best first, and the others with the reason why not."""
+
+    id: str
+    usable: tuple[str, ...]
+    unusable: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a recipe would do.
 
@@ -49,6 +59,7 @@ class Plan:
         data: Classes, counts and three samples.
         stages: In order.
         artifacts: Names of the files that will be made.
+        devices: For each kind of device, which of them it can use, and why not the others.
     """
 
     recipe: Recipe
@@ -56,12 +67,14 @@ class Plan:
     data: Preview
     stages: tuple[PlannedStage, ...]
     artifacts: tuple[str, ...]
+    devices: tuple[PlannedDevice, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return {
             "recipe": self.recipe.model_dump(mode="json"), "threads": self.threads, "data": asdict(self.data),
             "stages": [asdict(stage) for stage in self.stages], "artifacts": list(self.artifacts),
+            "devices": [asdict(device) for device in self.devices],
         }  # fmt: skip
 
 
@@ -111,7 +124,15 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         PlannedStage("golden", "16 test samples and 4 extreme ones, with what each file that passed gives for them"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
     ]  # fmt: skip
-    return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names))
+    return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names), _devices(asked))
+
+
+def _devices(recipe: Recipe) -> tuple[PlannedDevice, ...]:
+    made = recipe.export.artifacts
+    return tuple(
+        PlannedDevice(each.id, usable(made, each.id), {name: each.no[name] for name in made if name in each.no})
+        for each in devices().values()
+    )
 
 
 def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
