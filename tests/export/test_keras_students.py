@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import edgekd
 from edgekd.errors import ModelError, UsageError
 from edgekd.inspect.inspection import inspect_file
 from edgekd.models.keras_file import import_keras
@@ -107,6 +108,19 @@ def test_int8_files_of_both_converters_work(net: Path, exported: dict[str, Path]
     part = slice(1200, 1797)
     float_classes = _runs(exported[route], _images(part)).argmax(1)
     assert (_runs(out, _images(part)).argmax(1) == float_classes).mean() > 0.97
+
+
+def test_a_keras_file_becomes_proven_files_without_training(net: Path, tmp_path: Path) -> None:
+    overrides = [
+        "distill.scheme=none", f"student.model=keras:{net}", "student.preprocess.value_range=[0,255]", "benchmark.runs=10",
+        "export.artifacts=[tflite-fp32, tflite-int8]", "export.tflite.converter=tensorflow", "benchmark.warmup=0", "threads=1",
+    ]  # fmt: skip
+    report = edgekd.compress("digits", tmp_path / "out", overrides)
+    assert report.ok, [each for each in report.gates if not each.passed]
+    assert report.student.metric.value > 0.85
+    assert report.student.spec.reference == f"keras:{net}"
+    with pytest.raises(ModelError, match="wants other pixels: .* black and white are 0 and 255"):
+        edgekd.compress("digits", tmp_path / "wrong", [each for each in overrides if "value_range" not in each])
 
 
 def test_it_learns_as_other_students_do(net: Path, tmp_path: Path) -> None:
