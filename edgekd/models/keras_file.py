@@ -78,7 +78,7 @@ def open_keras(path: Path, backend: Literal["torch", "tensorflow"]) -> Any:
     """
     if path.is_dir():
         raise ModelError(
-            f"{path} is a SavedModel, which runs in TensorFlow only, so it cannot be a student",
+            f"{path} is a SavedModel, which runs in TensorFlow only, so it cannot be a student, nor be trained",
             "save it with model.save('NAME.keras')",
         )
     check_file(path)

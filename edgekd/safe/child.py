@@ -24,6 +24,7 @@ from edgekd.safe.files import disk_errors
 
 _KILLED_BY_KERNEL = -signal.SIGKILL
 _SECONDS_BETWEEN_POLLS = 0.02
+_LEAST_LIMIT = 8 << 30
 _LAST_BYTES = 1_000
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|can't allocate memory|not enough memory|[Oo]ut of memory|Cannot allocate memory")
 """What libraries say, in C++ and in Python, where memory was refused to them."""
@@ -83,16 +84,12 @@ def run_in_child(
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory of this machine, or of the container if that has less; 0: unknown."""
+    """Return the bytes of memory of this machine, 8 GiB at least, because libraries reserve more than they use; 0: unknown."""
     try:
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):  # a system that does not tell
         return 0
-    try:
-        container = int(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # no container, or one without a limit
-        return found
-    return min(found, container)
+    return max(found, _LEAST_LIMIT)
 
 
 def _limit_memory(most: int) -> None:

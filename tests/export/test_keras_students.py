@@ -119,7 +119,7 @@ def test_a_keras_file_becomes_proven_files_without_training(net: Path, tmp_path:
     assert report.ok, [each for each in report.gates if not each.passed]
     assert report.student.metric.value > 0.85
     assert report.student.spec.reference == f"keras:{net}"
-    with pytest.raises(ModelError, match="wants other pixels: .* black and white are 0 and 255"):
+    with pytest.raises(ModelError, match=r"wants other pixels: .* black and white are 0 and 255"):
         edgekd.compress("digits", tmp_path / "wrong", [each for each in overrides if "value_range" not in each])
 
 
