@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekd.abilities import devices, usable
 from edgekd.artifacts import file_name
 from edgekd.data.cache import Preview
 from edgekd.data.classes import check_class_names
@@ -42,6 +43,15 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
+class PlannedDevice:
+    """A kind of device: the files of the run that it can use, the best first, and the others with the reason why not."""
+
+    id: str
+    usable: tuple[str, ...]
+    unusable: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a recipe would do.
 
@@ -51,6 +61,7 @@ class Plan:
         data: Classes, counts and three samples.
         stages: In order.
         artifacts: Names of the files that will be made.
+        devices: For each kind of device, which of them it can use, and why not the others.
     """
 
     recipe: Recipe
@@ -58,12 +69,14 @@ class Plan:
     data: Preview
     stages: tuple[PlannedStage, ...]
     artifacts: tuple[str, ...]
+    devices: tuple[PlannedDevice, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return {
             "recipe": self.recipe.model_dump(mode="json"), "threads": self.threads, "data": asdict(self.data),
             "stages": [asdict(stage) for stage in self.stages], "artifacts": list(self.artifacts),
+            "devices": [asdict(device) for device in self.devices],
         }  # fmt: skip
 
 
@@ -96,6 +109,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
     for member in asked.teacher.members if asked.distill.has_teacher else ():
         check_available(member.model, member.weights, "teacher", member.labels)
     student = _student(asked)
+    _check_converter(asked)
     preview = source_module(asked.data).preview(asked.data)
     check_class_names(preview.classes, asked.data.source)
     if preview.kind == "text" and importlib.util.find_spec("tokenizers") is None:
@@ -114,7 +128,15 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         PlannedStage("golden", "16 test samples and 4 extreme ones, with what each file that passed gives for them"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
     ]  # fmt: skip
-    return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names))
+    return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names), _devices(asked))
+
+
+def _devices(recipe: Recipe) -> tuple[PlannedDevice, ...]:
+    made = recipe.export.artifacts
+    return tuple(
+        PlannedDevice(each.id, usable(made, each.id), {name: each.no[name] for name in made if name in each.no})
+        for each in devices().values()
+    )
 
 
 def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
@@ -122,7 +144,8 @@ def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
     wanted = recipe.export.artifacts
     exported = [name for name in sources(wanted) if FLAVOURS[name].source is None]
     named = [file_name(name) + ("" if name in wanted else ", to make others from") for name in exported]
-    stages = [PlannedStage("export", "; ".join(named))]
+    how = "; TFLite by TensorFlow's converter" if recipe.export.tflite.converter == "tensorflow" else ""
+    stages = [PlannedStage("export", "; ".join(named) + how)]
     observed: set[str] = set()
     for name in sources(wanted):
         flavour = FLAVOURS[name]
@@ -233,7 +256,8 @@ def _students(recipe: Recipe, student: str, layers: list[list[str]]) -> list[Pla
             stages += [PlannedStage(name, f"the same from generation {index - 1}: loss {loss}"), *next(under, [])]
         stages.append(PlannedStage("targets", _targets(recipe)))
     elif options.scheme == "none":
-        stages.append(PlannedStage("student", f"{student} as it is, with {recipe.student.weights}, judged on the test split"))
+        weights = recipe.student.weights or "its own weights"
+        stages.append(PlannedStage("student", f"{student} as it is, with {weights}, judged on the test split"))
     elif options.scheme == "online":
         peers = ", ".join(_network(each, recipe) for each in options.online.peers)
         kept = "the best of them" if options.online.keep == "best" else options.online.keep
@@ -293,7 +317,7 @@ def check_teaching(recipe: Recipe) -> None:
             serve; or something needs a teacher, and the scheme has none.
     """
     options = recipe.distill
-    if options.scheme == "none" and recipe.student.weights is None:
+    if options.scheme == "none" and recipe.student.weights is None and not _starts_trained(recipe.student.model):
         raise UsageError(
             "distill.scheme is none, so nothing is trained, but student.weights is not set",
             "set student.weights to a .safetensors or .pt file",
@@ -316,6 +340,10 @@ def check_teaching(recipe: Recipe) -> None:
         )
 
 
+def _starts_trained(reference: str) -> bool:
+    return reference != "from-teacher" and KINDS[kind_of(reference)].starts_trained
+
+
 def _student(recipe: Recipe) -> str:
     student = recipe.student
     if student.model != "from-teacher":
@@ -332,6 +360,14 @@ def _model(reference: str, arguments: Mapping[str, Any]) -> str:
     if kind == "python":
         return f"{reference}, which runs the code of {code_file(name)}{shown}"
     return f"{reference} ({ZOO[name].summary if kind == 'zoo' else KINDS[kind].what}{shown})"
+
+
+def _check_converter(recipe: Recipe) -> None:
+    if recipe.export.tflite.converter == "tensorflow" and not recipe.student.model.startswith("keras:"):
+        raise UsageError(
+            f"export.tflite.converter=tensorflow converts Keras models, and the student is {recipe.student.model}",
+            "leave it out, or name a keras:FILE.keras as student.model",
+        )
 
 
 def _check_packages(recipe: Recipe) -> None:

@@ -26,8 +26,8 @@ from edgekd.recipe_section import (
 )
 
 __all__ = [
-    "Augment", "Benchmark", "Data", "Distill", "Export", "Gates", "Preprocess", "QuantizationAware",
-    "Quantize", "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
+    "Augment", "Benchmark", "Data", "Distill", "Export", "ExportTflite", "Gates", "Normalisation", "Preprocess",
+    "QuantizationAware", "Quantize", "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
 ]  # fmt: skip
 
 
@@ -70,24 +70,23 @@ class Data(Section):
     augment: Augment = Field(default_factory=Augment, description="random changes to training images")
 
 
-class Preprocess(Section):
-    """What a teacher that was trained elsewhere takes and gives, where it cannot be found out."""
+class Normalisation(Section):
+    """How numbers are brought to what a network that was trained elsewhere takes."""
 
-    layout: Literal["auto", "NCHW", "NHWC"] = Field("auto", description="order of image dimensions: auto | NCHW | NHWC")
     value_range: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="what black and white are before mean and std, for example [0, 255]; null: found by trying"
+        None,
+        description="what black and white are before mean and std, for example [0, 255]; null: a teacher's is found by trying, "
+        "a student's is [0, 1]",
     )
     mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=4096)] | None = Field(
-        None, description="subtracted, per channel; null: found by trying"
+        None, description="subtracted, per channel; null: as value_range, or of a student the training split's"
     )
     std: Annotated[tuple[float, ...], Field(min_length=1, max_length=4096)] | None = Field(
-        None, description="divided by, per channel; null: found by trying"
+        None, description="divided by, per channel; null: the same"
     )
-    output: str | None = Field(None, min_length=1, max_length=500, description="name of the output; null: the only one")
-    outputs: Literal["auto", "logits", "probabilities"] = Field("auto", description="auto | logits | probabilities")
 
     @model_validator(mode="after")
-    def _whole(self) -> Preprocess:
+    def _whole(self) -> Normalisation:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together; give both or none")
         if any(each <= 0 for each in self.std or ()):
@@ -95,6 +94,19 @@ class Preprocess(Section):
         if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
             raise ValueError("value_range must rise, for example [0, 255]")
         return self
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is said."""
+        return self.value_range is not None or self.mean is not None
+
+
+class Preprocess(Normalisation):
+    """What a teacher that was trained elsewhere takes and gives, where it cannot be found out."""
+
+    layout: Literal["auto", "NCHW", "NHWC"] = Field("auto", description="order of image dimensions: auto | NCHW | NHWC")
+    output: str | None = Field(None, min_length=1, max_length=500, description="name of the output; null: the only one")
+    outputs: Literal["auto", "logits", "probabilities"] = Field("auto", description="auto | logits | probabilities")
 
 
 class TeacherMember(Section):
@@ -155,6 +167,10 @@ class Student(Section):
     weights: str | None = Field(
         None, min_length=1, max_length=4096, description="file of weights to start from: .safetensors, or .pt of tensors only"
     )
+    preprocess: Normalisation = Field(
+        default_factory=Normalisation,
+        description="how samples are normalised, for a network trained elsewhere; null: as the training split's own",
+    )
 
 
 class QuantizationAware(Section):
@@ -205,12 +221,21 @@ class Quantize(Section):
     )
 
 
+class ExportTflite(Section):
+    """How TFLite files come about."""
+
+    converter: Literal["litert", "tensorflow"] = Field(
+        "litert", description="litert: from PyTorch, by LiteRT Torch; tensorflow: TensorFlow's own, for students of Keras"
+    )
+
+
 class Export(Section):
     """Which files are made."""
 
     artifacts: Annotated[tuple[ArtifactName, ...], Field(min_length=1)] = Field(
         DEFAULT_ARTIFACTS, description="any of " + ", ".join(ARTIFACT_NAMES)
     )
+    tflite: ExportTflite = Field(default_factory=ExportTflite, description="how TFLite files come about")
     license: str | None = Field(
         None, min_length=1, max_length=200, description="license of the model, told in the files' metadata; null: not told"
     )

@@ -12,7 +12,8 @@ from edgekd.cli.compress import run
 @click.command()
 @click.argument("model")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--weights", required=True, metavar="FILE", help="Trained weights: .safetensors, or .pt holding tensors only.")
+@click.option("--weights", metavar="FILE", help="Trained weights: .safetensors, or .pt holding tensors only. A Keras file "
+              "brings its own.")  # fmt: skip
 @click.option(
     "--data", "source", required=True, metavar="SOURCE", help="As data.source of a recipe: what the files are proven on."
 )
@@ -24,13 +25,15 @@ from edgekd.cli.compress import run
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what converters and other libraries print.")
 def command(
-    model: str, overrides: tuple[str, ...], weights: str, source: str, artifacts: tuple[str, ...], out: Path | None,
+    model: str, overrides: tuple[str, ...], weights: str | None, source: str, artifacts: tuple[str, ...], out: Path | None,
     dry_run: bool, as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Export, quantize, verify and measure a trained PyTorch network, without training anything.
+    """Export, quantize, verify and measure a trained network, without training anything.
 
-    MODEL is a reference as in `edgekd models`, for example zoo:resnet8 or python:net.py:make. It is `edgekd compress` with
-    distill.scheme=none: the same files, proofs, report and exit codes. KEY=VALUE changes any other key of the recipe.
+    MODEL is a reference as in `edgekd models`, for example zoo:resnet8, python:net.py:make or keras:net.keras. It is
+    `edgekd compress` with distill.scheme=none: the same files, proofs, report and exit codes. KEY=VALUE changes any other
+    key of the recipe; student.preprocess says how samples are normalised, where that is not by the training split's own mean
+    and deviation.
 
     \b
     edgekd export zoo:resnet8 --weights resnet8.safetensors --data folder:photos --artifact tflite-int8

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekd.abilities import check_device
 from edgekd.inspect.integer import DEQUANTIZERS, QUANTIZERS
 from edgekd.inspect.labels import labels
 
@@ -32,8 +33,9 @@ _LAYER_WIDTH = 18
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--layers", "all_layers", is_flag=True, help="Show every operator, not the largest ten alone.")
 @click.option("--names", "all_names", is_flag=True, help="Name every operator that a runtime does not take.")
+@click.option("--target", metavar="NAME", help="Show the runtimes of one device alone: android, ios, raspberry-pi, jetson.")
 @click.option("--json", "as_json", is_flag=True, help='Print everything as JSON: {"files": [...]}, in the order given.')
-def command(files: tuple[Path, ...], all_layers: bool, all_names: bool, as_json: bool) -> None:
+def command(files: tuple[Path, ...], all_layers: bool, all_names: bool, target: str | None, as_json: bool) -> None:
     """Say what is inside an ONNX or TFLite file, what it costs, and which runtimes take it.
 
     \b
@@ -42,10 +44,15 @@ def command(files: tuple[Path, ...], all_layers: bool, all_names: bool, as_json:
     parts      pieces a graph falls into where a runtime takes some operators and the CPU runs others
     unknown    an operator that the runtime's table does not name: do not count on it
     """
-    from edgekd.inspect.inspection import inspect_file, to_json
+    from edgekd.inspect.inspection import inspect_file, on_device, to_json
+
+    runtimes = check_device(target).runtimes if target is not None else None
+
+    def inspected(path: Path) -> Inspection:
+        return inspect_file(path) if runtimes is None else on_device(inspect_file(path), runtimes)
 
     if as_json:
-        click.echo(json.dumps({"files": [to_json(inspect_file(path)) for path in files]}, indent=2))
+        click.echo(json.dumps({"files": [to_json(inspected(path)) for path in files]}, indent=2))
         return
     from rich.console import Console
 
@@ -53,7 +60,7 @@ def command(files: tuple[Path, ...], all_layers: bool, all_names: bool, as_json:
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, emoji=False, width=_PIPE_WIDTH)
     for index, path in enumerate(files):
-        inspection = inspect_file(path)
+        inspection = inspected(path)
         if index:
             console.print()
         _show(console, inspection, all_layers, all_names)

@@ -34,6 +34,9 @@ def show_plan(planned: Plan, as_json: bool) -> None:
     more = f", and {len(counts) - _CLASSES} more" if len(counts) > _CLASSES else ""
     lines = [("classes", f"{', '.join(counts[:_CLASSES])}{more}"), *(("sample", each) for each in planned.data.samples)]
     lines += [(stage.name, stage.what) for stage in planned.stages]
+    for device in planned.devices:
+        lines.append((f"on {device.id}", ", ".join(device.usable) or "none of these files is of use"))
+        lines += [("", f"not {name}: {reason}") for name, reason in device.unusable.items()]
     width = max(len(name) for name, _ in lines)
     for name, what in lines:
         click.echo(f"  {name:<{width}} {what}")

@@ -14,6 +14,7 @@ from edgekd.data.bad_samples import NOUNS, skipped_message
 from edgekd.data.cache import IDS, LABELS, PARTS
 from edgekd.data.classes import check_class_names
 from edgekd.data.dataset import Dataset, Raw
+from edgekd.data.normalisation import as_the_student_takes
 from edgekd.data.rows import open_rows
 from edgekd.data.sources import source_module
 from edgekd.data.splits import Splits, split
@@ -58,8 +59,11 @@ def _open(stage: StageResult, recipe: Recipe, workspace: Workspace) -> Dataset:
     check_class_names(classes, options.source)
     parts = np.load(stage.path(PARTS), allow_pickle=False)
     splits = split(labels, classes, options.validation, options.test, recipe.seed, parts)
-    raw, inputs, files, made = _INPUTS[found["kind"]](stage, recipe, splits, workspace)
+    raw, measured, files, made = _INPUTS[found["kind"]](stage, recipe, splits, workspace)
+    inputs = as_the_student_takes(recipe.student.preprocess, measured, options.source)
     described = [sorted(stage.files.items()), classes, splits.digest(), made]
+    if inputs != measured:
+        described.append([(each.mean, each.std) for each in inputs])
     return Dataset(
         kind=found["kind"], raw=raw, inputs=inputs, labels=labels, ids_file=stage.path(IDS), classes=classes, splits=splits,
         digest=hashlib.sha256(json.dumps(described).encode()).hexdigest(), skipped=tuple(found["skipped"]), files=files,

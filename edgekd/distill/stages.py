@@ -22,7 +22,15 @@ from edgekd.distill.schemes.online import prepare_online
 from edgekd.distill.schemes.temporal import prepare_temporal
 from edgekd.distill.teacher import Member, Teacher, combined_logits, open_trained_elsewhere
 from edgekd.distill.teacher_check import check_teacher
-from edgekd.distill.training_stage import Prepared, StartingWeights, Task, TrainedModel, Trainee, train_stage
+from edgekd.distill.training_stage import (
+    Prepared,
+    StartingWeights,
+    Task,
+    TrainedModel,
+    Trainee,
+    student_start,
+    train_stage,
+)  # fmt: skip
 from edgekd.models.derive import derive_student, inherit
 from edgekd.models.pretrained import content_digest, open_pretrained
 from edgekd.models.references import KINDS, kind_of
@@ -204,7 +212,7 @@ def _network_spec(network: Network, student: ModelSpec, data: Dataset) -> ModelS
 def _student(recipe: Recipe, data: Dataset, teacher: Teacher | None, workspace: Workspace) -> tuple[Trainee, dict[str, Any]]:
     """Return the student to be trained, and what its first weights depend on."""
     spec, derived = student_spec(recipe, data)
-    start = StartingWeights(recipe.student.weights, pretrained=False)
+    start = student_start(recipe, spec.reference)
 
     def begin(model: nn.Module) -> None:
         if derived is not None and teacher is not None:

@@ -19,7 +19,7 @@ from edgekd.distill.processes import join_processes
 from edgekd.distill.teacher import TEST_LOGITS, VALIDATION_LOGITS
 from edgekd.distill.trainer import Augmentations, Trained, clear_checkpoint, predict, train
 from edgekd.models.pretrained import load_pretrained_body
-from edgekd.models.references import kind_of, name_of
+from edgekd.models.references import KINDS, kind_of, model_path, name_of
 from edgekd.models.spec import Cost, build, cost, save_weights
 from edgekd.models.tensors import ModelSpec, spec_from_json
 from edgekd.recipe import Recipe, Training
@@ -191,8 +191,15 @@ class StartingWeights:
             load_pretrained_body(model, spec)
 
 
+def student_start(recipe: Recipe, reference: str) -> StartingWeights:
+    """Return what the student ``reference`` of ``recipe`` starts from."""
+    return StartingWeights(recipe.student.weights, pretrained=KINDS[kind_of(reference)].starts_trained)
+
+
 def code_key(reference: str) -> str | None:
-    """Return a digest of the user's code that ``reference`` names, if it names any."""
+    """Return a digest of the user's code, or of the Keras file, that ``reference`` names, if it names any."""
+    if kind_of(reference) == "keras":
+        return sha256_file(model_path(reference))
     return code_digest(name_of(reference)) if kind_of(reference) == "python" else None
 
 

@@ -6,6 +6,10 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from edgekd.errors import ExportError
+from edgekd.export.onnx_layout import in_one_layout
+from edgekd.export.refusals import plain_refusals
+from edgekd.models.references import kind_of
 from edgekd.models.spec import example_inputs, load
 from edgekd.models.tensors import spec_from_json
 from edgekd.safe.files import write_bytes
@@ -20,6 +24,9 @@ def export_onnx(spec: dict[str, Any], weights: str, out: str) -> dict[str, Any]:
         spec: A :class:`~edgekd.models.spec.ModelSpec` as plain data.
         weights: Its safetensors file.
         out: Path of the file to write.
+
+    Raises:
+        ExportError: An operator is not in ONNX, or what is computed depends on values or on the number of samples.
     """
     import onnx
     import torch
@@ -32,19 +39,32 @@ def export_onnx(spec: dict[str, Any], weights: str, out: str) -> dict[str, Any]:
     shapes: tuple[Any, ...] = tuple({0: torch.export.Dim("batch")} for _ in inputs)
     if any(each.kind is each.VAR_POSITIONAL for each in inspect.signature(model.forward).parameters.values()):
         shapes = (shapes,)  # forward(*inputs) is one parameter
-    program = torch.onnx.export(
-        model,
-        tuple(inputs.values()),
-        dynamo=True,
-        input_names=list(inputs),
-        output_names=[output.name for output in described.outputs],
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
+    given = tuple(inputs.values())
+    with plain_refusals(
+        model, described.reference, "ONNX", lambda: torch.export.export(model, given, dynamic_shapes=shapes, strict=False)
+    ):
+        program = torch.onnx.export(
+            model, given, dynamo=True, input_names=list(inputs), output_names=[output.name for output in described.outputs],
+            dynamic_shapes=shapes, verbose=False,
+        )  # fmt: skip
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)
     proto = program.model_proto
+    _check_batch(proto, described.reference)
+    if kind_of(described.reference) == "keras":
+        proto = in_one_layout(proto)
     proto.producer_name, proto.producer_version = "edgekd", ""
     onnx.checker.check_model(proto, full_check=True)
     write_bytes(Path(out), proto.SerializeToString(deterministic=True))
     return {}
+
+
+def _check_batch(model: Any, reference: str) -> None:
+    """Refuse a network whose graph holds for the example's number of samples alone: the exporter does so without a word."""
+    for each in model.graph.input:
+        if not each.type.tensor_type.shape.dim[0].dim_param:
+            size = each.type.tensor_type.shape.dim[0].dim_value
+            raise ExportError(
+                f"{reference} cannot become ONNX for any batch: what it computes depends on the number of samples, here {size}",
+                "leave the first size of every shape open: -1 in reshape, and no decision by x.shape[0]",
+            )

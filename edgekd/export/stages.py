@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts import Artifact, file_name
-from edgekd.distill.training_stage import TrainedModel
-from edgekd.flavours import FLAVOURS, ArtifactName, sources
+from edgekd.distill.training_stage import TrainedModel, code_key
+from edgekd.flavours import FLAVOURS, ArtifactName, format_of, sources
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.workspace import Workspace
@@ -20,11 +20,16 @@ def export_student(recipe: Recipe, student: TrainedModel, workspace: Workspace) 
         ExportError: A converter refused the model or crashed.
     """
     wanted = [name for name in sources(recipe.export.artifacts) if FLAVOURS[name].source is None]
-    return {name: _export(name, student, workspace) for name in wanted}
+    return {name: _export(name, recipe, student, workspace) for name in wanted}
 
 
-def _export(name: ArtifactName, student: TrainedModel, workspace: Workspace) -> Artifact:
-    spec, exporter = student.spec.to_json(), FLAVOURS[name].function
+_TENSORFLOW = "edgekd.export.tflite_tensorflow:export_tflite_tensorflow"
+
+
+def _export(name: ArtifactName, recipe: Recipe, student: TrainedModel, workspace: Workspace) -> Artifact:
+    spec, exporter, what = student.spec.to_json(), FLAVOURS[name].function, "export from PyTorch"
+    if format_of(name) == "tflite" and recipe.export.tflite.converter == "tensorflow":
+        exporter, what = _TENSORFLOW, "export by TensorFlow's converter"
     assert exporter is not None
 
     def work(folder: Path) -> dict[str, Any]:
@@ -32,7 +37,8 @@ def _export(name: ArtifactName, student: TrainedModel, workspace: Workspace) -> 
         run_in_child(exporter, {"spec": spec, "weights": str(student.weights), "out": str(out)}, log=workspace.log)
         return {"size_bytes": out.stat().st_size}
 
-    stage = workspace.stage(name, "export from PyTorch", {"spec": spec, "weights": student.digest}, work, describe_size)
+    inputs = {"spec": spec, "code": code_key(student.spec.reference), "weights": student.digest, "exporter": exporter}
+    stage = workspace.stage(name, what, inputs, work, describe_size)
     return Artifact(name, stage.path(file_name(name)), stage.files[file_name(name)])
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from edgekd.export.refusals import plain_refusals
 from edgekd.models.spec import call, example_inputs, load
 from edgekd.models.tensors import ModelSpec, spec_from_json
 from edgekd.safe.files import atomic_path
@@ -32,6 +34,9 @@ def export_tflite(spec: dict[str, Any], weights: str, out: str) -> dict[str, Any
         spec: A :class:`~edgekd.models.tensors.ModelSpec` as plain data.
         weights: Its safetensors file.
         out: Path of the file to write.
+
+    Raises:
+        ExportError: An operator is not in TFLite, or what is computed depends on values.
     """
     import litert_torch
 
@@ -41,7 +46,10 @@ def export_tflite(spec: dict[str, Any], weights: str, out: str) -> dict[str, Any
         each.name: tensor.permute(0, 2, 3, 1).contiguous() if each.layout == "NCHW" else tensor
         for each, tensor in zip(described.inputs, example_inputs(described).values(), strict=True)
     }
-    converted = litert_torch.convert(model, sample_kwargs=arguments)
+    with plain_refusals(
+        model, described.reference, "TFLite", lambda: torch.export.export(model, (), arguments, strict=False), root="model"
+    ):
+        converted = litert_torch.convert(model, sample_kwargs=arguments)
     with atomic_path(Path(out)) as temporary:
         converted.export(str(temporary))
     return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,11 @@ def inspect_file(path: Path) -> Inspection:
         tuple(each.name for each in graph.operators if each.macs is None),
         found["census"], peak_memory(fused), layout(graph), tuple(judge(fused)),
     )  # fmt: skip
+
+
+def on_device(inspection: Inspection, runtimes: tuple[str, ...]) -> Inspection:
+    """Return an inspection with the verdicts of ``runtimes`` alone, by their ids."""
+    return replace(inspection, verdicts=tuple(each for each in inspection.verdicts if each.runtime.id in runtimes))
 
 
 def _check_readable(path: Path) -> None:

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekd.errors import ModelError, UsageError
-from edgekd.flavours import ArtifactName
+from edgekd.abilities import check_device
+from edgekd.errors import ModelError
 from edgekd.kit.run_folder import ReportedArtifact, RunReport
-from edgekd.names import did_you_mean
-
-PREFERENCES: dict[str, tuple[tuple[ArtifactName, ...], ...]] = {
-    "android": (("tflite-int8",), ("tflite-fp16",), ("tflite-fp32",)),
-    "ios": (("tflite-int8",), ("tflite-fp16",), ("tflite-fp32",)),
-    "raspberry-pi": (("tflite-int8", "onnx-int8"), ("tflite-fp16",), ("tflite-fp32", "onnx-fp32")),
-    "jetson": (("onnx-int8-tensorrt",), ("onnx-fp32",)),
-}
-"""For each target, artifacts by name, the best first; of those that stand together, the one measured faster."""
 
 
 @dataclass(frozen=True)
@@ -26,34 +17,27 @@ class Choice:
     reason: str
 
 
-def check_target(name: str) -> None:
-    """Check that there is a target of that name.
-
-    Raises:
-        UsageError: There is none; the nearest is named.
-    """
-    if name not in PREFERENCES:
-        raise UsageError(f"no target '{name}', allowed: {', '.join(PREFERENCES)}{did_you_mean(name, PREFERENCES)}")
-
-
 def choose(target: str, report: RunReport) -> Choice:
     """Return the file for a target.
 
     Raises:
         ModelError: The run has none that passed its gates.
+        UsageError: There is no such target.
     """
+    device = check_device(target)
     passed = {each.name: each for each in report.artifacts if each.passed}
     rejected = {each.name for each in report.artifacts if not each.passed}
     passed_over: list[str] = []
-    for names in PREFERENCES[target]:
+    for names in device.kit:
         ready = [passed[name] for name in names if name in passed]
         if ready:
             chosen, why = _fastest(ready, target)
             return Choice(chosen, "; ".join([why, *passed_over]))
         passed_over += [f"{name} {'missed a gate' if name in rejected else 'was not made'}" for name in names]
-    missing = [name for names in PREFERENCES[target] for name in names if name not in rejected]
+    missing = [name for names in device.kit for name in names if name not in rejected]
     hint = f"add {' or '.join(missing)} to export.artifacts of the recipe" if missing else "see gates in report.html"
-    raise ModelError(f"the run has no file for {target}: {', '.join(passed_over)}", hint)
+    unusable = [f"not {name}: {reason}" for name, reason in device.no.items() if name in passed]
+    raise ModelError("; ".join([f"the run has no file for {target}: {', '.join(passed_over)}", *unusable]), hint)
 
 
 def _fastest(ready: list[ReportedArtifact], target: str) -> tuple[ReportedArtifact, str]:

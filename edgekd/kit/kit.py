@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekd.abilities import check_device, devices
 from edgekd.errors import ModelError, UsageError
-from edgekd.kit.choice import PREFERENCES, Choice, check_target, choose
+from edgekd.kit.choice import Choice, choose
 from edgekd.kit.preprocessing import preprocessing
 from edgekd.kit.programs import CPP_TYPES, DataFile, programs
 from edgekd.kit.run_folder import RunFolder, open_run_folder
@@ -70,11 +71,11 @@ def write_kits(folder: Path, targets: Sequence[str] = (), zipped: bool = False) 
         ResourceError: The disk is full.
     """
     for target in targets:
-        check_target(target)
+        check_device(target)
     run = open_run_folder(folder)
     choices: dict[str, Choice] = {}
     refusals: dict[str, ModelError] = {}
-    for target in dict.fromkeys(targets or PREFERENCES):
+    for target in dict.fromkeys(targets or devices()):
         try:
             choices[target] = choose(target, run.report)
         except ModelError as refusal:

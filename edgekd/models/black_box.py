@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import ModelError
+from edgekd.models.keras_file import import_keras
 from edgekd.safe.model_files import check_file, check_keras, check_onnx, check_tflite, folder_bytes
 
 Arrays = dict[str, NDArray[Any]]
@@ -141,13 +142,12 @@ def _tflite(path: Path, allow_code: bool) -> _Opened:
 
 def _keras(path: Path, allow_code: bool) -> _Opened:
     form = check_keras(path, allow_code)
+    keras = import_keras("tensorflow")  # before tensorflow, which imports it on whatever is set
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
     if form == "saved_model":
         return _saved_model(path)
-    import keras
-
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
     except Exception as error:  # whatever a layer's constructor raises

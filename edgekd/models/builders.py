@@ -25,7 +25,7 @@ _HEADS = {
 
 
 def build_module(spec: ModelSpec) -> nn.Module:
-    """Build the network of ``spec`` with fresh weights, drawn from torch's global generator.
+    """Build the network of ``spec`` with fresh weights, drawn from torch's global generator; of Keras, with the file's own.
 
     Raises:
         ModelError: The architecture does not fit the data, or does not take these arguments.
@@ -179,6 +179,14 @@ def _torchvision(spec: ModelSpec) -> nn.Module:
     return model
 
 
+def _keras(spec: ModelSpec) -> nn.Module:
+    from edgekd.models.keras_network import keras_network
+
+    if spec.arguments:
+        raise ModelError(f"{spec.reference} cannot take arguments: the file says what the network is", "leave them out")
+    return keras_network(spec)
+
+
 _BUILDERS: dict[str, Callable[[ModelSpec], nn.Module]] = {
-    "zoo": _zoo, "python": _python, "hf": _hf, "timm": _timm, "torchvision": _torchvision,
+    "zoo": _zoo, "python": _python, "hf": _hf, "timm": _timm, "torchvision": _torchvision, "keras": _keras,
 }  # fmt: skip

@@ -320,12 +320,14 @@ def content_digest(member: TeacherMember) -> dict[str, Any]:
 
 def load_pretrained_body(model: nn.Module, spec: ModelSpec) -> None:
     """Put the weights that come with an ``hf:``, ``timm:`` or ``torchvision:`` model into ``model``, all but a head
-    of another number of classes.
+    of another number of classes. Those of a ``keras:`` file are in it since it was built.
 
     Raises:
         ModelError: They cannot be loaded.
     """
     kind, name = kind_of(spec.reference), name_of(spec.reference)
+    if kind == "keras":
+        return
     try:
         if kind == "hf":
             source = builders.OnlyLogits(

@@ -8,7 +8,7 @@
     hf:ID_OR_DIR                        transformers, with a classification head
     timm:NAME  torchvision:NAME         image classification
     pt2:FILE                            saved by torch.export.save
-    onnx:FILE  keras:FILE_OR_DIR  tflite:FILE    black boxes: teachers by their outputs alone
+    onnx:FILE  keras:FILE_OR_DIR  tflite:FILE    black boxes: teachers by their outputs alone; a Keras file also a student
     store:FOLDER                        a teacher of whom there is nothing but its outputs, kept by `edgekd teach`
 """
 
@@ -33,6 +33,7 @@ class Kind:
         what: One line for people.
         student: Whether it can be a student: it can be trained, rebuilt and exported.
         brings_weights: Whether it comes with trained weights, so that a teacher is used as it is.
+        starts_trained: Whether a student begins with these weights; others begin afresh.
         layers: Whether inner layers can be seen, as feature and relation distillation need.
         is_path: Whether it names a file or folder that must exist.
         needs: ``{module: pip requirement}`` of what must be installed.
@@ -45,6 +46,7 @@ class Kind:
     layers: bool
     is_path: bool
     needs: dict[str, str]
+    starts_trained: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -64,8 +66,8 @@ KINDS: dict[str, Kind] = {
     "pt2": Kind("pt2:FILE", "a program saved by torch.export.save", False, True, False, True, {}),
     "onnx": Kind("onnx:FILE", "a black box, in ONNX Runtime", False, True, False, True, {}),
     "keras": Kind(
-        "keras:FILE_OR_DIR", "a black box, in Keras: .keras, .h5 or SavedModel", False, True, False, True,
-        {"tensorflow": "'edgekd[keras]'"},
+        "keras:FILE_OR_DIR", "Keras: .keras and .h5; as a teacher a black box, SavedModels too", True, True, False, True,
+        {"tensorflow": "'edgekd[keras]'"}, starts_trained=True,
     ),
     "tflite": Kind(
         "tflite:FILE", "a black box, in LiteRT", False, True, False, True, {"ai_edge_litert": "'edgekd[tflite]'"}

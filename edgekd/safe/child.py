@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,10 +24,20 @@ from edgekd.safe.files import disk_errors
 
 _KILLED_BY_KERNEL = -signal.SIGKILL
 _SECONDS_BETWEEN_POLLS = 0.02
+_LEAST_LIMIT = 8 << 30
+_LAST_BYTES = 1_000
+_OUT_OF_MEMORY = re.compile(r"bad_alloc|can't allocate memory|not enough memory|[Oo]ut of memory|Cannot allocate memory")
+"""What libraries say, in C++ and in Python, where memory was refused to them."""
 
 
 def run_in_child(
-    function: str, arguments: dict[str, Any], *, log: Path, timeout_s: float = 1800.0, threads: int | None = None
+    function: str,
+    arguments: dict[str, Any],
+    *,
+    log: Path,
+    timeout_s: float = 1800.0,
+    threads: int | None = None,
+    memory_bytes: int | None = None,
 ) -> Any:
     """Call ``module:function(**arguments)`` in a new Python process and return its result.
 
@@ -36,6 +47,7 @@ def run_in_child(
         log: File that gets everything the child and its libraries print; appended to.
         timeout_s: Seconds after which the child is killed.
         threads: Number of threads for native libraries that read ``OMP_NUM_THREADS``; ``None``: their default.
+        memory_bytes: What the child may allocate; ``None``: as much as the machine has, so that it fails instead of others.
 
     Raises:
         ExportError: The child crashed or raised; the message names the cause and the log.
@@ -43,6 +55,7 @@ def run_in_child(
         EdgekdError: Whatever edgekd error the function raised, as the same type.
         Interrupted: A stop signal came while waiting.
     """
+    limit = memory_bytes if memory_bytes is not None else machine_memory()
     read_end, write_end = os.pipe()
     with disk_errors(log):
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +63,7 @@ def run_in_child(
     with log_file, os.fdopen(read_end, "rb") as answers:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "edgekd.safe.child", function, str(write_end), str(os.getpid())],
+                [sys.executable, "-m", "edgekd.safe.child", function, str(write_end), str(os.getpid()), str(limit)],
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,
@@ -68,6 +81,26 @@ def run_in_child(
                 process.kill()
             process.wait()
     return _result(answer, process.returncode, function, log)
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory of this machine, 8 GiB at least, because libraries reserve more than they use; 0: unknown."""
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # a system that does not tell
+        return 0
+    return max(found, _LEAST_LIMIT)
+
+
+def _limit_memory(most: int) -> None:
+    """Let this process fail, rather than the machine, where it allocates more than ``most`` bytes; 0: no limit."""
+    if sys.platform != "linux" or most <= 0:
+        return
+    import resource
+
+    # Private memory that can be written: what is mapped from files and only read, as libraries are, does not count.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _send(process: subprocess.Popen[bytes], arguments: dict[str, Any]) -> None:
@@ -141,10 +174,22 @@ def raised(reply: dict[str, Any], function: str, log: Path) -> EdgekdError:
 
 def failure(exit_status: int, function: str, log: Path) -> EdgekdError:
     """Return the error for a child that died without an answer."""
+    if exit_status < 0 and _OUT_OF_MEMORY.search(_end_of(log)):
+        return ResourceError(f"{function} ran out of memory; its output is in {log}")
     if exit_status == _KILLED_BY_KERNEL:
         return ResourceError(f"{function} was killed, most likely out of memory; its output is in {log}")
     cause = signal.Signals(-exit_status).name if exit_status < 0 else f"exit status {exit_status}"
     return ExportError(f"{function} crashed ({cause})", f"its full output is in {log}")
+
+
+def _end_of(log: Path) -> str:
+    """Return the last lines of what a child printed: why a native library ended it."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LAST_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _error_types() -> dict[str, type[EdgekdError]]:
@@ -172,7 +217,7 @@ def die_with_parent(parent: int) -> None:
 
 def error_reply(function: str, error: Exception) -> dict[str, Any]:
     """Return what a child answers when ``function`` raised: see :func:`raised`. An unexpected error's traceback is logged."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))):
         return {"error": "ResourceError", "message": f"{function}: out of memory", "hint": None}
     if isinstance(error, EdgekdError):
         return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -185,6 +230,7 @@ def _main() -> None:
     function, descriptor, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     os.set_inheritable(descriptor, False)
     die_with_parent(parent)
+    _limit_memory(int(sys.argv[4]))
     arguments = json.loads(sys.stdin.buffer.read())
     module, _, name = function.partition(":")
     try:

@@ -59,3 +59,14 @@ def test_names_in_a_file_cannot_act_on_the_terminal(tmp_path: Path) -> None:
     assert not any(each in shown for each in "\x1b\x07\u202e")
     assert "?[2J[bold]x?" in shown
     assert "Magic?" in shown
+
+
+def test_a_target_has_its_own_runtimes_alone(tmp_path: Path) -> None:
+    path = qdq(tmp_path / "m.onnx")
+    (found,) = json.loads(_show(str(path), "--target", "jetson", "--json"))["files"]
+    assert [each["id"] for each in found["runtimes"]] == ["tensorrt"]
+    shown = _show(str(path), "--target", "raspberry-pi")
+    assert "ONNX Runtime Mobile" in shown
+    assert "TensorRT (Jetson)" not in shown
+    with pytest.raises(UsageError, match="did you mean 'ios'"):
+        _show(str(path), "--target", "io")

@@ -26,7 +26,7 @@ def test_json_tells_abilities() -> None:
     kinds = {each["reference"].partition(":")[0]: each for each in content["kinds"]}
     assert set(kinds) == set(KINDS)
     assert all(each["teacher"] for each in kinds.values())
-    for name in ("onnx", "keras", "tflite", "pt2", "store"):
+    for name in ("onnx", "tflite", "pt2", "store"):
         assert not kinds[name]["student"]
         assert not kinds[name]["layers"]
         assert kinds[name]["trained"]

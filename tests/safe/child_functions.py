@@ -42,5 +42,20 @@ def run_out_of_memory() -> None:
     raise MemoryError
 
 
+def allocate(count: int, library: str) -> int:
+    """Ask for ``count`` bytes and use them, through one library or another."""
+    if library == "torch":
+        import torch
+
+        return int(torch.ones(count, dtype=torch.uint8)[-1])
+    if library == "python":
+        return len(bytearray(count))
+    import ctypes
+
+    standard = ctypes.CDLL("libstdc++.so.6")
+    standard._Znwm.restype = ctypes.c_void_p  # operator new, which throws std::bad_alloc through C, and ends the process
+    return int(standard._Znwm(ctypes.c_size_t(count)) is not None)
+
+
 def parent_of_a_sleeper(pid_file: str, log: str) -> None:
     run_in_child("tests.safe.child_functions:sleep", {"pid_file": pid_file}, log=Path(log))

@@ -11,7 +11,7 @@ import pytest
 
 from edgekd.errors import DataError, ExportError, Interrupted, ResourceError
 from edgekd.safe import stop
-from edgekd.safe.child import run_in_child
+from edgekd.safe.child import machine_memory, run_in_child
 
 HERE = "tests.safe.child_functions:"
 
@@ -64,6 +64,22 @@ def test_a_stop_signal_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(Interrupted) as stopped:
         run_in_child(HERE + "sleep", {}, log=tmp_path / "log")
     assert stopped.value.exit_code == 143
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux only")
+@pytest.mark.parametrize("library", ["python", "torch", "c++"])
+def test_a_child_that_eats_memory_is_stopped(tmp_path: Path, library: str) -> None:
+    assert run_in_child(HERE + "allocate", {"count": 1 << 20, "library": library}, log=tmp_path / "log", memory_bytes=2 << 30)
+    with pytest.raises(ResourceError, match="out of memory") as error:
+        run_in_child(HERE + "allocate", {"count": 4 << 30, "library": library}, log=tmp_path / "log", memory_bytes=2 << 30)
+    assert error.value.exit_code == 6
+    assert "\n" not in error.value.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux only")
+def test_a_child_may_have_what_the_machine_has() -> None:
+    found = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")).split()[1])
+    assert machine_memory() == pytest.approx(max(found * 1024, 8 << 30), rel=0.01)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux only")
