@@ -15,6 +15,7 @@ from edgekd.errors import EdgekdError, Interrupted
 _COMMANDS = {
     "compress": "Distill, quantize, export, verify and measure: a recipe becomes a folder of proven files.",
     "export": "Export, quantize, verify and measure a trained network, without training.",
+    "quantize": "Turn a float ONNX or TFLite file into int8 or fewer bits, and prove it.",
     "verify": "Compare two models of any framework, layer by layer; or check a run folder.",
     "teach": "Keep a teacher's outputs in a folder, to distill from where the teacher is not.",
     "init": "Write a commented recipe to start from.",

@@ -82,17 +82,18 @@ def command(
 
 
 def _show(found: Comparison, as_json: bool, quiet: bool) -> None:
-    missed = [f"{each.name}: {each.value:.4g}, limit {each.limit:.4g}" for each in found.limits if not each.passed]
+    missed = [each.text for each in found.limits if not each.passed]
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
         sys.exit(GateMissed.exit_code if missed else 0)
     if not quiet:
-        _print_comparison(found)
+        print_comparison(found)
     if missed:
         raise GateMissed("\n".join(f"limit missed: {each}" for each in missed))
 
 
-def _print_comparison(found: Comparison) -> None:
+def print_comparison(found: Comparison) -> None:
+    """Print what was found of two models: what each is, how they differ, and the limits."""
     for name, side, metric in (("A", found.a, found.metrics[0]), ("B", found.b, found.metrics[1])):
         low, high = metric.ci95
         click.echo(f"{name} {side.asked.reference}")

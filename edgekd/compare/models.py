@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgekd.compare.layers import LayerReport, compare_layers
 from edgekd.compare.sides import Asked, Side, ask, open_side, recipe_of
+from edgekd.data.dataset import Dataset
 from edgekd.data.load import load_data
 from edgekd.distill.control import paired_difference
 from edgekd.extremes import COUNT, extreme_samples
@@ -22,7 +23,7 @@ from edgekd.progress import Listener, Silent
 from edgekd.recipe import Gates
 from edgekd.safe.stop import stop_signals
 from edgekd.tasks.classification import Metric, proportion, top1
-from edgekd.workspace import open_workspace
+from edgekd.workspace import Workspace, open_workspace
 
 _MOSTLY = 0.5
 
@@ -78,6 +79,11 @@ class Limit:
     limit: float
     value: float
     passed: bool
+
+    @property
+    def text(self) -> str:
+        """What, how much and how much was allowed, in one line."""
+        return f"{self.name}: {self.value:.4g}, limit {self.limit:.4g}"
 
 
 @dataclass(frozen=True)
@@ -176,15 +182,31 @@ def compare_models(
         extremes = extreme_samples(loaded, Path(folder))
         first = open_side("a", sides[0], recipe, loaded, extremes, COUNT, allow_code, workspace)
         second = open_side("b", sides[1], recipe, loaded, extremes, COUNT, allow_code, workspace, first)
-        truth = loaded.labels[loaded.splits.test]
-        found = judge(first, second, recipe.data.source, truth, limits or Limits())
-        if not layers and found.ok:
-            return found
-        workspace.listener.stage_started("layers", f"{first.asked.reference} and {second.asked.reference}")
-        started = time.monotonic()
-        compared = compare_layers(first, second, coarser(first, second), loaded, allow_code, workspace)
-        workspace.listener.stage_finished("layers", f"{len(compared.layers)} pairs", time.monotonic() - started, False)
-        return replace(found, layers=compared)
+        return compare_sides(first, second, recipe.data.source, loaded, limits or Limits(), layers, allow_code, workspace)
+
+
+def compare_sides(
+    a: Side, b: Side, source: str, data: Dataset, limits: Limits, layers: bool, allow_code: bool, workspace: Workspace
+) -> Comparison:
+    """Compare two opened models, and layer by layer where a limit is missed.
+
+    Args:
+        a, b: The models.
+        source: Of the data.
+        data: What they were run on.
+        limits: What B may differ.
+        layers: Compare layer by layer even if every limit is kept.
+        allow_code: Whether a Keras file may hold code of its own.
+        workspace: Its listener is told, its log gets what runtimes print.
+    """
+    found = judge(a, b, source, data.labels[data.splits.test], limits)
+    if not layers and found.ok:
+        return found
+    workspace.listener.stage_started("layers", f"{a.asked.reference} and {b.asked.reference}")
+    started = time.monotonic()
+    compared = compare_layers(a, b, coarser(a, b), data, allow_code, workspace)
+    workspace.listener.stage_finished("layers", f"{len(compared.layers)} pairs", time.monotonic() - started, False)
+    return replace(found, layers=compared)
 
 
 def judge(a: Side, b: Side, source: str, truth: NDArray[np.int64], limits: Limits) -> Comparison:
@@ -266,4 +288,4 @@ def _limited(
     return tuple(found)
 
 
-__all__ = ["Asked", "Comparison", "Distance", "Limit", "Limits", "Side", "compare_models", "judge"]
+__all__ = ["Asked", "Comparison", "Distance", "Limit", "Limits", "Side", "compare_models", "compare_sides", "judge"]

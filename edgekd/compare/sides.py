@@ -122,22 +122,24 @@ def _from_run(path: Path) -> tuple[dict[str, Any] | None, Path | None]:
     return entry, None if entry is None else folder.parent
 
 
-def recipe_of(first: Asked, second: Asked, data: str | None, overrides: Sequence[str]) -> Recipe:
+def recipe_of(first: Asked, second: Asked, data: str | None, overrides: Sequence[str], more: tuple[str, ...] = ()) -> Recipe:
     """Return a recipe whose data both sides are run on.
 
     Args:
         first, second: The sides. A tokenizer that comes with one of them cuts texts.
         data: Its source; ``None``: the data of the run that one of the sides is from.
-        overrides: ``key=value`` changes of ``data`` and ``seed``.
+        overrides: ``key=value`` changes of ``data``, ``seed`` and the sections in ``more``.
+        more: Further sections of a recipe that may be changed.
 
     Raises:
         UsageError: There is no data, or an override is of something else.
     """
     for each in overrides:
         key = each.partition("=")[0]
-        if key.partition(".")[0] not in {"data", "seed", "threads"}:
+        if key.partition(".")[0] not in {"data", "seed", "threads", *more}:
+            also = "".join(f"{name}.*, " for name in more)
             raise UsageError(
-                f"'{each}' changes nothing here, allowed: data.*, seed, and a.* or b.* of the two models",
+                f"'{each}' changes nothing here, allowed: data.*, seed, {also}and a.* or b.* of the two models",
                 "for example data.image_size=32, or b.preprocess.layout=NCHW",
             )
     runs = [each.run for each in (first, second) if each.run is not None]
