@@ -61,7 +61,7 @@ def observe(artifact: Artifact, weights: str, recipe: Recipe, data: Dataset, wor
     wanted = recipe.quantize.calibration_samples
     settle = wanted == "auto"
     indices = calibration_order(data.splits.train, data.labels, recipe.seed)
-    indices = indices[: _most_samples(data) if wanted == "auto" else wanted]
+    indices = indices[: most_samples(data) if wanted == "auto" else wanted]
 
     def work(folder: Path) -> dict[str, Any]:
         with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
@@ -83,7 +83,7 @@ def observe(artifact: Artifact, weights: str, recipe: Recipe, data: Dataset, wor
     return Source(artifact, weights, workspace.stage(name, what, inputs, work, calibration_said))
 
 
-def _most_samples(data: Dataset) -> int:
+def most_samples(data: Dataset) -> int:
     """Return how many training samples are looked at, at most, where ranges decide how many it takes."""
     bytes_each = sum(4 * math.prod(each.shape) for each in data.inputs)
     return min(_MOST_CALIBRATION, max(_MOST_BYTES // bytes_each, 2 * STEP))
@@ -101,21 +101,34 @@ def range_attempts(name: ArtifactName, source: Source, wanted: str, keep: tuple[
     """Return one attempt for each way to set ranges, from one observation.
 
     Args:
-        name: The artifact; 16-bit activations have steps enough for all that was seen, whatever is wanted.
+        name: The artifact.
         source: What it is made from.
         wanted: ``quantize.ranges`` of the recipe.
         keep: Layers that compute in float.
+    """
+    histograms, outputs = source.observed.path(HISTOGRAMS), source.observed.result["outputs"]
+    found = ranges_by_method(name, histograms, outputs, wanted)
+    return [Attempt(Means(method, source.weights, keep), ranges) for method, ranges in found.items()]
+
+
+def ranges_by_method(
+    name: ArtifactName, histograms: Path, outputs: Sequence[str], wanted: str
+) -> dict[RangeMethod, Ranges]:  # fmt: skip
+    """Return the ranges of a file's tensors by every method that is wanted.
+
+    Args:
+        name: The artifact; 16-bit activations have steps enough for all that was seen, whatever is wanted.
+        histograms: File of what the tensors were, see :mod:`edgekd.quantize.observe`.
+        outputs: Tensors that the file gives.
+        wanted: ``quantize.ranges`` of the recipe.
     """
     methods: tuple[RangeMethod, ...] = RANGE_METHODS
     if FLAVOURS[name].arguments.get("bits", 8) > 8:
         methods = ("minmax",)
     elif wanted != "auto":
         methods = tuple(each for each in RANGE_METHODS if each == wanted)
-    histograms = load_histograms(source.observed.path(HISTOGRAMS))
-    symmetric, outputs = name == "onnx-int8-tensorrt", source.observed.result["outputs"]
-    return [
-        Attempt(Means(each, source.weights, keep), ranges_by(each, histograms, symmetric, outputs)) for each in methods
-    ]  # fmt: skip
+    seen, symmetric = load_histograms(histograms), name == "onnx-int8-tensorrt"
+    return {each: ranges_by(each, seen, symmetric, outputs) for each in methods}
 
 
 def make_and_measure(

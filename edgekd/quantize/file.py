@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from edgekd.compare.models import Comparison, Limits, compare_sides
 from edgekd.compare.sides import Side, ask, open_side, recipe_of
 from edgekd.data.dataset import Dataset
 from edgekd.data.load import load_data
+from edgekd.distill.teacher import VALIDATION_LOGITS
 from edgekd.distill.trainer import tensors
 from edgekd.errors import ModelError, UsageError
 from edgekd.extremes import COUNT, extreme_samples
@@ -29,7 +30,12 @@ from edgekd.models.black_box import as_input, open_model
 from edgekd.models.references import kind_of, model_path
 from edgekd.names import did_you_mean
 from edgekd.progress import Listener, Silent
-from edgekd.quantize.calibration import activation_ranges, calibration_indices
+from edgekd.quantize.audit import audit
+from edgekd.quantize.calibration import activation_ranges, calibration_order
+from edgekd.quantize.candidates import HISTOGRAMS, most_samples, ranges_by_method
+from edgekd.quantize.choice import Candidate, Means, best_of, goal_of
+from edgekd.quantize.quality import quality
+from edgekd.quantize.range_file import write_ranges
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
 from edgekd.safe.files import atomic_path
@@ -102,9 +108,14 @@ def quantize_file(
         extremes = extreme_samples(loaded, Path(folder))
         float_side = open_side("a", asked, recipe, loaded, extremes, COUNT, False, workspace)
         _check_float(file, float_side)
-        made = Path(folder, f"{source.stem}.{name.partition('-')[2]}{source.suffix}")
-        _make(name, source, made, float_side, recipe, loaded, workspace)
-        new = open_side("b", ask(str(made)), recipe, loaded, extremes, COUNT, False, workspace, float_side)
+        made_name = f"{source.stem}.{name.partition('-')[2]}{source.suffix}"
+        files = _make(name, source, Path(folder), made_name, float_side, recipe, loaded, workspace)
+        sides = {
+            method: open_side("b", ask(str(made)), recipe, loaded, extremes, COUNT, False, workspace, float_side)
+            for method, made in files.items()
+        }
+        best = _best(float_side, sides, recipe, loaded)
+        made, new = files[best], sides[best]
         compared = compare_sides(float_side, new, recipe.data.source, loaded, limits or Limits(), layers, False, workspace)
         target = (out or source.absolute().parent) / ("" if compared.ok else "rejected") / made.name
         sizes = made.stat().st_size, source.stat().st_size
@@ -137,30 +148,66 @@ def what_it_takes(kind: str, path: str) -> dict[str, Any]:
     return open_model(kind, path, allow_code=False)[0]
 
 
-def _make(name: ArtifactName, source: Path, out: Path, side: Side, recipe: Recipe, data: Dataset, workspace: Workspace) -> None:
-    """Write the form ``name`` of ``source`` to ``out``, with ranges from training samples fed as ``side`` is."""
-    flavour = FLAVOURS[name]
+def _best(float_side: Side, sides: Mapping[str, Side], recipe: Recipe, data: Dataset) -> str:
+    """Return by which ranges the best file was made: on the validation split, beside the float file."""
+    labels = data.labels[data.splits.validation]
+    said = {name: np.load(each.member.folder / VALIDATION_LOGITS, allow_pickle=False) for name, each in sides.items()}
+    reference = np.load(float_side.member.folder / VALIDATION_LOGITS, allow_pickle=False)
+    judged = [Candidate(Means(name), quality(outputs, reference, labels)) for name, outputs in said.items()]
+    return best_of(judged, goal_of(recipe)).means.ranges
+
+
+def _make(
+    name: ArtifactName, source: Path, folder: Path, file: str, side: Side, recipe: Recipe, data: Dataset, workspace: Workspace
+) -> dict[str, Path]:
+    """Write the form ``name`` of ``source``: once for every way to set ranges where they are fixed, else once."""
+    flavour, started = FLAVOURS[name], time.monotonic()
     function, activations = flavour.function, flavour.activations
-    if activations == "auto" and activation_ranges(recipe.quantize.activations, data.kind) == "dynamic":
-        function, activations = flavour.dynamic, "dynamic"
+    if activations == "auto":
+        activations = "dynamic" if activation_ranges(recipe.quantize.activations, data.kind) == "dynamic" else "static"
+        function = flavour.dynamic if activations == "dynamic" else function
     assert function is not None
-    arguments: dict[str, Any] = {"model": str(source.absolute()), "out": str(out), **flavour.arguments}
-    what, started = flavour.what, time.monotonic()
-    if activations in {"static", "auto"}:
-        chosen = calibration_indices(data.splits.train, data.labels, recipe.quantize.calibration_samples, recipe.seed)
-        fed = teacher_inputs(side.adapter, tensors(data.batch(chosen)), data.inputs)
-        described = run_in_child(
-            "edgekd.quantize.file:what_it_takes", {"kind": format_of(name), "path": str(source)}, log=workspace.log
-        )
-        if described["batch"] not in {None, 1}:
-            raise ModelError(f"{source} takes {described['batch']} samples at a time", "export it with a batch of 1, or any")
-        arrays = {each["name"]: as_input(fed[each["name"]].numpy(), each, None) for each in described["inputs"]}
-        if format_of(name) == "tflite":  # what quantizes takes images in NCHW, whatever the file does
-            arrays = {each: value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for each, value in arrays.items()}
-        samples = out.parent / "calibration.npz"
-        np.savez(samples, allow_pickle=False, **arrays)
-        arguments["calibration"] = str(samples)
-        what += f", ranges from {len(chosen)} training samples"
-    workspace.listener.stage_started("quantize", what)
-    run_in_child(function, arguments, log=workspace.log)
-    workspace.listener.stage_finished("quantize", f"{out.stat().st_size / 1024:.1f} KiB", time.monotonic() - started, False)
+    workspace.listener.stage_started("quantize", flavour.what)
+    shared: dict[str, Any] = {"model": str(source.absolute()), **flavour.arguments}
+    own: dict[str, dict[str, str]] = {"one way": {}}
+    told = flavour.what
+    if activations == "static":
+        shared["calibration"] = str(folder / "calibration.npz")
+        seen = _observe(name, shared["calibration"], source, folder / HISTOGRAMS, side, recipe, data, workspace)
+        found = ranges_by_method(name, folder / HISTOGRAMS, seen["outputs"], recipe.quantize.ranges)
+        told = f"{told}; {seen['samples']:,} training samples, ranges by {', '.join(found)}"
+        own = {method: {"ranges": str(folder / f"{method}.json")} for method in found}
+        for method, ranges in found.items():
+            write_ranges(ranges, Path(own[method]["ranges"]))
+    files = {method: folder / method / file for method in own}
+    for each in files.values():
+        each.parent.mkdir()
+    arguments = {"function": function, "shared": shared, "each": [{"out": str(files[one]), **own[one]} for one in files]}
+    run_in_child("edgekd.quantize.making:make_files", arguments, log=workspace.log)
+    workspace.listener.stage_finished("quantize", told, time.monotonic() - started, False)
+    return files
+
+
+def _observe(
+    name: ArtifactName, calibration: str, source: Path, out: Path, side: Side, recipe: Recipe, data: Dataset,
+    workspace: Workspace,
+) -> dict[str, Any]:  # fmt: skip
+    """Look at the activations of ``source`` on training samples, fed as ``side`` is; leave the samples in ``calibration``."""
+    described = run_in_child(
+        "edgekd.quantize.file:what_it_takes", {"kind": format_of(name), "path": str(source)}, log=workspace.log
+    )
+    if described["batch"] not in {None, 1}:
+        raise ModelError(f"{source} takes {described['batch']} samples at a time", "export it with a batch of 1, or any")
+    wanted = recipe.quantize.calibration_samples
+    order = calibration_order(data.splits.train, data.labels, recipe.seed)
+    kept, _ = audit(data, order[: most_samples(data) if wanted == "auto" else wanted])
+    fed = teacher_inputs(side.adapter, tensors(data.batch(kept)), data.inputs)
+    arrays = {each["name"]: as_input(fed[each["name"]].numpy(), each, None) for each in described["inputs"]}
+    if format_of(name) == "tflite":  # what quantizes takes images in NCHW, whatever the file does
+        arrays = {each: value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for each, value in arrays.items()}
+    np.savez(calibration, allow_pickle=False, **arrays)
+    arguments = {
+        "model": str(source.absolute()), "calibration": calibration, "out": str(out), "until_settled": wanted == "auto",
+    }  # fmt: skip
+    seen: dict[str, Any] = run_in_child(f"edgekd.quantize.observe:observe_{format_of(name)}", arguments, log=workspace.log)
+    return seen
