@@ -133,9 +133,7 @@ def _files(recipe: Recipe, preview: Preview) -> list[PlannedStage]:
         if activations == "static":
             kind = format_of(name)
             if not observed:
-                stages.append(
-                    PlannedStage("validation", "the student in PyTorch on validation samples, to compare int8 files with")
-                )
+                stages.append(PlannedStage("validation", "the student in PyTorch, to compare int8 files with"))
             if kind not in observed:
                 stages.append(PlannedStage(f"observe-{kind}", _calibration(recipe)))
             stages.append(PlannedStage(f"try-{name}", _candidates(recipe, flavour)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from edgekd.quantize.audit import audit, balance
 from edgekd.quantize.calibration import calibration_order, calibration_said
 from edgekd.quantize.choice import Candidate, Goal, Means, best_of
 from edgekd.quantize.histogram import load_histograms
+from edgekd.quantize.observe import STEP
 from edgekd.quantize.quality import Quality, Reference, measure_quality
 from edgekd.quantize.range_file import Ranges, write_ranges
 from edgekd.quantize.ranges import RANGE_METHODS, RangeMethod, ranges_by
@@ -28,7 +30,8 @@ from edgekd.workspace import StageResult, Workspace
 HISTOGRAMS = "histograms.npz"
 _FACTS = ("samples", "change", "settled", "per_class", "copies_left_out")
 _MOST_CALIBRATION = 2048
-"""Training samples that are looked at, at most, where ranges decide how many it takes."""
+_MOST_BYTES = 512 << 20
+"""Of calibration samples, which lie in memory; large ones are fewer, but two steps at least."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def observe(artifact: Artifact, weights: str, recipe: Recipe, data: Dataset, wor
     wanted = recipe.quantize.calibration_samples
     settle = wanted == "auto"
     indices = calibration_order(data.splits.train, data.labels, recipe.seed)
-    indices = indices[: _MOST_CALIBRATION if wanted == "auto" else wanted]
+    indices = indices[: _most_samples(data) if wanted == "auto" else wanted]
 
     def work(folder: Path) -> dict[str, Any]:
         with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=TEMPORARY_SUFFIX) as scratch:
@@ -78,6 +81,12 @@ def observe(artifact: Artifact, weights: str, recipe: Recipe, data: Dataset, wor
     inputs = {"model": artifact.sha256, "data": data.digest, "calibration": indices.tolist(), "settle": settle}
     what = f"ranges of activations on {'' if settle else f'{len(indices)} '}training samples"
     return Source(artifact, weights, workspace.stage(name, what, inputs, work, calibration_said))
+
+
+def _most_samples(data: Dataset) -> int:
+    """Return how many training samples are looked at, at most, where ranges decide how many it takes."""
+    bytes_each = sum(4 * math.prod(each.shape) for each in data.inputs)
+    return min(_MOST_CALIBRATION, max(_MOST_BYTES // bytes_each, 2 * STEP))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ STEP = 200
 """Samples of which it is asked whether they changed anything; half of all, where there are fewer than two steps."""
 MOST_CHANGE = 0.01
 """By which ranges may still change, on average over tensors, as a share of themselves."""
-_BATCH = 16
+_BATCH = 4
 
 Arrays = dict[str, NDArray[Any]]
 

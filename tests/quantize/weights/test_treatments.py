@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgekd.export.onnx import export_onnx
+from edgekd.export.tflite import export_tflite
 from edgekd.models.spec import load
 from edgekd.models.tensors import ModelSpec, TensorSpec, classifier
 from edgekd.quantize.onnx import quantize_onnx
+from edgekd.quantize.tflite import quantize_tflite
 from edgekd.quantize.weights.correction import correct_biases
 from edgekd.quantize.weights.equalization import equalize, find_pairs
 from edgekd.quantize.weights.folding import Layer, Samples, find_layers, fold, outputs_of
@@ -168,23 +170,54 @@ def _check_on_grid(layer: Layer, learned: Tensor) -> None:
     torch.testing.assert_close(scales(learned), scales(layer.weight))
 
 
-def test_rounded_weights_are_found_again_in_the_int8_file(trained: Exported, tmp_path: Path) -> None:
-    """Of the whole path: treated in PyTorch, exported in float32, quantized by ONNX Runtime."""
-    np.savez(tmp_path / "samples.npz", image=trained.images)
-    out = tmp_path / "rounded.safetensors"
-    facts = improve_weights(
-        trained.spec.to_json(), str(trained.weights), str(tmp_path / "samples.npz"), "rounded", str(out), 0
-    )  # fmt: skip
-    assert facts["folded"] == 5
-    assert facts["corrected"] == 6
+@pytest.fixture(scope="module")
+def rounded(trained: Exported, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    """Weights whose rounding was learned, and their steps by layer."""
+    folder = tmp_path_factory.mktemp("rounded")
+    np.savez(folder / "samples.npz", image=trained.images)
+    out = folder / "rounded.safetensors"
+    samples, weights = str(folder / "samples.npz"), str(trained.weights)
+    facts = improve_weights(trained.spec.to_json(), weights, samples, "rounded", str(out), 0)
+    assert (facts["folded"], facts["corrected"]) == (5, 6)
     assert facts["rounded"]
     assert all(learned <= near for near, learned in facts["rounded"].values())
-    export_onnx(trained.spec.to_json(), str(out), str(tmp_path / "fp32.onnx"))
+    model = load(trained.spec, out)
+    steps = {}
+    for name in facts["rounded"]:
+        weight: Tensor = model.get_submodule(name).weight.detach()  # type: ignore[operator]
+        steps[name] = torch.round(weight / scales(weight)).numpy()
+        assert np.abs((weight / scales(weight)).numpy() - steps[name]).max() < 1e-3
+    return out, steps
+
+
+def test_rounded_weights_are_found_again_in_the_int8_onnx_file(
+    rounded: tuple[Path, dict[str, np.ndarray]], trained: Exported, tmp_path: Path
+) -> None:
+    """Of the whole path: treated in PyTorch, exported in float32, quantized by ONNX Runtime."""
+    weights, steps = rounded
+    export_onnx(trained.spec.to_json(), str(weights), str(tmp_path / "fp32.onnx"))
     quantize_onnx(str(tmp_path / "fp32.onnx"), trained.calibration, str(tmp_path / "int8.onnx"))
     constants = {each.name: numpy_helper.to_array(each) for each in onnx.load(tmp_path / "int8.onnx").graph.initializer}
-    model = load(trained.spec, out)
-    for name in facts["rounded"]:
-        weight = model.get_submodule(name).weight.detach()  # type: ignore[operator]
-        steps = torch.round(weight / scales(weight)).numpy()
-        assert np.array_equal(constants[f"{name}.weight_quantized"], steps)
-        assert np.abs((weight / scales(weight)).numpy() - steps).max() < 1e-3
+    for name, expected in steps.items():
+        assert np.array_equal(constants[f"{name}.weight_quantized"], expected)
+
+
+@pytest.mark.slow
+def test_rounded_weights_are_found_again_in_the_int8_tflite_file(
+    rounded: tuple[Path, dict[str, np.ndarray]], trained: Exported, tmp_path: Path
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    weights, steps = rounded
+    export_tflite(trained.spec.to_json(), str(weights), str(tmp_path / "fp32.tflite"))
+    quantize_tflite(str(tmp_path / "fp32.tflite"), trained.calibration, str(tmp_path / "int8.tflite"))
+    interpreter = Interpreter(str(tmp_path / "int8.tflite"))
+    interpreter.allocate_tensors()
+    found = []
+    for details in interpreter.get_tensor_details():
+        if details["dtype"] == np.int8 and len(details["quantization_parameters"]["scales"]) > 1:
+            found.append(interpreter.get_tensor(details["index"]))
+    for expected in steps.values():
+        # Convolutions are stored [out, height, width, in], those of one channel each [1, height, width, channels].
+        shapes = [expected] if expected.ndim == 2 else [expected.transpose(0, 2, 3, 1), expected.transpose(1, 2, 3, 0)]
+        assert any(np.array_equal(each, shape) for each in found for shape in shapes)
