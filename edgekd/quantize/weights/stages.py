@@ -13,6 +13,7 @@ from edgekd.data.dataset import Dataset
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.export.stages import describe_size
 from edgekd.flavours import FLAVOURS, ArtifactName
+from edgekd.parity import decibels
 from edgekd.quantize.calibration import calibration_order
 from edgekd.quantize.candidates import Source, observe
 from edgekd.recipe import Recipe
@@ -86,5 +87,6 @@ def _told(result: dict[str, Any]) -> str:
     if result["pairs"]:
         parts.append(f"{result['pairs']} pairs of layers equalized")
     for name, (nearest, learned) in list(result["rounded"].items())[:1]:
-        parts.append(f"{len(result['rounded'])} layers rounded anew; noise of {name} {nearest:.2%} -> {learned:.2%}")
+        before, after = decibels(1, nearest), decibels(1, learned)
+        parts.append(f"{len(result['rounded'])} layers rounded anew: {name} from {before:.1f} to {after:.1f} dB")
     return ", ".join(parts)
