@@ -102,6 +102,7 @@ def find_layers(model: nn.Module, spec: ModelSpec, samples: Samples) -> list[Lay
 
     def takes(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if isinstance(module, _BatchNorm):
+            alive.append(inputs[0])
             takers.setdefault(id(inputs[0]), []).append(module)
 
     handles = [each.register_forward_hook(gave(name)) for name, each in model.named_modules() if isinstance(each, WEIGHTED)] + [
