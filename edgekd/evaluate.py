@@ -14,6 +14,9 @@ from edgekd.models.tensors import spec_from_json
 from edgekd.runtimes import Run, describe, feed, open_artifact, real_values
 
 _BATCH = 256
+RUNTIME_ERRORS = (RuntimeError, ValueError)
+"""What LiteRT and the quantizers raise for a file or a set of layers that they do not take: LiteRT where its kernels cannot
+compute with the scales, as those of a hard-swish whose input is far wider than its output."""
 
 
 def evaluate_file(path: str, kind: str, spec: dict[str, Any], sets: list[dict[str, Any]]) -> dict[str, Any]:
@@ -40,15 +43,25 @@ def evaluate_file(path: str, kind: str, spec: dict[str, Any], sets: list[dict[st
     return {"inputs": inputs, "outputs": outputs, "dtypes": census(path, kind)}
 
 
-def evaluate_files(files: list[dict[str, Any]], kind: str, spec: dict[str, Any]) -> None:
+def evaluate_files(files: list[dict[str, Any]], kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     """Run several files of one format, each as :func:`evaluate_file` does. Runs in a child process.
 
     Args:
         files: For each its ``path`` and its ``sets``.
         kind, spec: As :func:`evaluate_file` takes them.
+
+    Returns:
+        ``refused``: for each file why its runtime does not run it, or ``None``. Nothing is written for such a file.
     """
+    refused: list[str | None] = []
     for each in files:
-        evaluate_file(each["path"], kind, spec, each["sets"])
+        try:
+            evaluate_file(each["path"], kind, spec, each["sets"])
+            refused.append(None)
+        except RUNTIME_ERRORS as error:
+            print(f"{each['path']}: {error}")
+            refused.append(str(error))
+    return {"refused": refused}
 
 
 def evaluate_described(

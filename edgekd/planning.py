@@ -185,9 +185,10 @@ def _candidates(recipe: Recipe, flavour: Flavour) -> str:
     wide = flavour.arguments.get("bits", 8) > 8
     ranges = "minmax" if wide else "minmax, percentile, mse and entropy" if options.ranges == "auto" else options.ranges
     compared = f"ranges by {ranges}, measured on validation samples"
-    if options.weights == "auto":
-        return f"{compared}; while they lose over {options.max_drop:g} points, the same with {', '.join(TREATMENTS)} weights"
-    return compared if options.weights == "as-trained" else f"{compared}; {options.weights} weights"
+    more = [f"the same with {', '.join(TREATMENTS)} weights"] if options.weights == "auto" else []
+    more += ["the fewest layers in floating point that mend it"] if options.keep == "auto" else []
+    compared += f"; {options.weights} weights" if options.weights not in {"auto", "as-trained"} else ""
+    return f"{compared}; while they lose over {options.max_drop:g} points, {', then '.join(more)}" if more else compared
 
 
 _LEAST_BATCH = 4

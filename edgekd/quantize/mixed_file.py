@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from edgekd.artifacts import Artifact
-from edgekd.evaluate import evaluate_file
+from edgekd.evaluate import RUNTIME_ERRORS, evaluate_file
 from edgekd.flavours import FLAVOURS, ArtifactName, format_of
 from edgekd.quantize.candidates import HISTOGRAMS, Attempt, Source, candidate_stage, range_attempts
 from edgekd.quantize.choice import Candidate, Goal, Means
 from edgekd.quantize.histogram import load_histograms
 from edgekd.quantize.layers import count_layers, layers_from_json, list_layers
 from edgekd.quantize.mixing import mix_precision
-from edgekd.quantize.quality import Quality, Reference, quality
+from edgekd.quantize.quality import Quality, Reference, quality, worthless
 from edgekd.quantize.range_file import Ranges, read_ranges, write_ranges
 from edgekd.quantize.ranges import minmax
 from edgekd.safe.child import run_in_child
@@ -140,11 +140,9 @@ def search_file(
         try:
             quantize(model=model, out=str(out), keep=kept, **given)
             evaluate_file(str(out), kind, spec, [samples])
-        except (RuntimeError, ValueError) as error:
-            # Quantizers refuse some sets of layers, and LiteRT scales that its kernels cannot compute with, as those of a
-            # hard-swish whose input is far wider than its output: such a file is the worst candidate, and the log says why.
-            print(f"no {kind} file with {count_layers(len(kept))} in floating point: {error}")
-            return Quality(0.0, 100.0, 0.0, -200.0, len(labels), 0.0)
+        except RUNTIME_ERRORS as error:
+            print(f"no {kind} file with {count_layers(len(kept))} in floating point: {error}")  # the log says why
+            return worthless(logits, labels)
         return quality(np.load(samples["out"], allow_pickle=False), logits, labels)
 
     layers = layers_from_json(list_layers(model, kind))

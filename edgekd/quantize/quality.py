@@ -97,7 +97,7 @@ def validation_reference(data: Dataset, student: TrainedModel, seed: int, worksp
 
 
 def measure_quality(files: Sequence[Path], kind: str, reference: Reference, folder: Path, log: Path) -> list[Quality]:
-    """Run files one after the other in a child process, and return how good each is.
+    """Run files one after the other in a child process, and return how good each is; one that does not run is worthless.
 
     Args:
         files: Of one format.
@@ -107,16 +107,19 @@ def measure_quality(files: Sequence[Path], kind: str, reference: Reference, fold
         log: File that gets what the runtime prints.
 
     Raises:
-        ExportError: A file does not load or run, or lacks an input or output of the student.
+        ExportError: A file lacks an input or output of the student, or the runtime crashed.
     """
     outs = [folder / f"validation-{index}.npy" for index in range(len(files))]
     samples = sample_set(reference.data, reference.indices, folder / "validation.npy", outs[0])
     each = [{"path": str(path), "sets": [{**samples, "out": str(out)}]} for path, out in zip(files, outs, strict=True)]
     arguments = {"files": each, "kind": kind, "spec": reference.spec.to_json()}
-    run_in_child("edgekd.evaluate:evaluate_files", arguments, log=log)
+    refused = run_in_child("edgekd.evaluate:evaluate_files", arguments, log=log)["refused"]
     labels = reference.data.labels[reference.indices]
     expected = np.load(reference.logits, allow_pickle=False)
-    return [quality(np.load(out, allow_pickle=False), expected, labels) for out in outs]
+    return [
+        quality(np.load(out, allow_pickle=False), expected, labels) if why is None else worthless(expected, labels)
+        for out, why in zip(outs, refused, strict=True)
+    ]
 
 
 def quality(outputs: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Quality:
@@ -124,8 +127,13 @@ def quality(outputs: NDArray[np.float32], reference: NDArray[np.float32], labels
 
     Outputs that are not all finite are worth nothing, whatever the others are.
     """
-    right = top1(reference, labels).value
     if not np.isfinite(outputs).all():
-        return Quality(0.0, 100 * right, 0.0, -200.0, len(labels), 0.0)
+        return worthless(reference, labels)
+    right = top1(reference, labels).value
     parity, value = measure_parity(outputs, reference), top1(outputs, labels).value
     return Quality(value, 100 * (right - value), parity.agreement, parity.sqnr_db, len(labels), parity.gain, parity.offset)
+
+
+def worthless(reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Quality:
+    """Return the quality of a file that gives nothing of use; arguments are those of :func:`quality`."""
+    return Quality(0.0, 100 * top1(reference, labels).value, 0.0, -200.0, len(labels), 0.0)
