@@ -175,17 +175,17 @@ def test_a_plan_says_what_is_tried_for_int8_files() -> None:
     assert usual["observe-onnx"].endswith("as many as it takes, 2,048 at most, evenly from every class")
     assert usual["try-tflite-int8"] == (
         "ranges by minmax, percentile, mse and entropy, measured on validation samples; while they lose over 0.5 points, "
-        "the same with corrected, equalized, rounded weights"
+        "the same with corrected, equalized, rounded weights, then the fewest layers in floating point that mend it"
     )
     fixed = told(
-        "quantize.ranges=mse", "quantize.weights=as-trained", "quantize.calibration_samples=300",
+        "quantize.ranges=mse", "quantize.weights=as-trained", "quantize.calibration_samples=300", "quantize.keep=[]",
         "export.artifacts=[tflite-int8, tflite-int16x8, tflite-int8-dynamic]",
     )  # fmt: skip
     assert "training samples: 300, evenly" in fixed["observe-tflite"]
     assert fixed["try-tflite-int8"] == "ranges by mse, measured on validation samples"
     assert fixed["try-tflite-int16x8"] == "ranges by minmax, measured on validation samples"
     assert "try-tflite-int8-dynamic" not in fixed
-    assert told("quantize.weights=rounded")["try-onnx-int8"].endswith("; rounded weights")
+    assert told("quantize.weights=rounded", "quantize.keep=[]")["try-onnx-int8"].endswith("; rounded weights")
 
 
 def test_a_file_made_of_a_file_made_of_a_file_is_planned_in_order() -> None:

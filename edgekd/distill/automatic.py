@@ -2,7 +2,7 @@
 
 One pair (T, weight) cannot serve 2, 10 and 1,000 classes: at a fixed T the gradient of ``kd`` shrinks as one over the number
 of classes. So each loss is weighted by the size of its gradient on the student beside that of cross-entropy: the teacher pulls
-as many times as hard as the labels as it is right more often than wrong.
+harder than the labels by how much more often it is right than wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ _LIMITS = {"response": (0.05, 50.0), "ensemble": (0.05, 50.0)}
 """Smallest and largest chosen weight of a family, against a freak of the first steps."""
 _WIDE = (1e-5, 1e6)
 """The same of other families, whose losses differ in size by orders: `pkt` of published weight 30,000 beside `rkd` of 1."""
-_LEAST_TRUST, _MOST_TRUST = 0.5, 10.0
+_LEAST_TRUST, _MOST_TRUST = 0.5, 15.0
+_STEEPNESS = 1.5
+"""Exponent of a teacher's odds: weak ones mislead more than their odds say, strong ones teach more than labels do."""
+_WHOLE = 1.6
+"""How hard all terms together pull beside cross-entropy alone: soft targets are less noisy than labels, and bear larger steps."""
 _WARM_UP_EPOCHS = 240
 """Epochs of the trainings that published warm-ups are for: of shorter ones the same share."""
 WILD = 100.0
@@ -112,8 +116,8 @@ class Weighting:
     def weight(self, name: str) -> float:
         """Return the weight of a term, as far as it is known, without warm-up. Chosen weights have three digits.
 
-        That of cross-entropy is one over one plus what is wanted of the other chosen terms, so that all together pull about
-        as hard as cross-entropy would alone, and a learning rate that is right for it stays right. Those of other terms
+        That of cross-entropy is 1.6 over one plus what is wanted of the other chosen terms, so that all together pull about
+        1.6 times as hard as cross-entropy would alone, whatever their number. Those of other terms
         are relative to it.
         """
         given = self.given[name]
@@ -121,7 +125,7 @@ class Weighting:
             return given
         if name == "cross_entropy":
             chosen = [self.targets[each] for each, weight in self.given.items() if weight is None and each != name]
-            return _three_digits(1 / (1 + sum(chosen)))
+            return _three_digits((_WHOLE if chosen else 1) / (1 + sum(chosen)))
         hard = self.weight("cross_entropy")
         if name not in self.ratios:
             return hard
@@ -151,9 +155,9 @@ class Weighting:
 def wanted_ratio(family: str, teacher_accuracy: float) -> float:
     """Return how large the gradient of a loss should be beside that of cross-entropy.
 
-    Of losses on outputs the odds that the teacher is right, 0.5 to 10: what it says of a sample is as good as the truth, or
-    misleads. A teacher of 75 % gets 3, which is what large trainings use; one of 91 % and more 10, nearly all there is. Of
-    losses on inner layers 1.
+    Of losses on outputs the odds that the teacher is right to the power of 1.5, 0.5 to 15: what it says of a sample is as good
+    as the truth, or misleads. A teacher of 62 % gets 2, one of 75 % gets 5, as large trainings have it; one of 86 % and more 15,
+    nearly all there is. Of losses on inner layers 1.
 
     Args:
         family: Of the loss.
@@ -161,7 +165,8 @@ def wanted_ratio(family: str, teacher_accuracy: float) -> float:
     """
     if family not in {"response", "ensemble"}:
         return 1.0
-    return min(max(teacher_accuracy / max(1 - teacher_accuracy, 1e-9), _LEAST_TRUST), _MOST_TRUST)
+    odds = teacher_accuracy / max(1 - teacher_accuracy, 1e-9)
+    return min(max(odds**_STEEPNESS, _LEAST_TRUST), _MOST_TRUST)
 
 
 def add_term(weighting: Weighting, name: str, family: str, weight: float | None, epochs: int, teacher_accuracy: float) -> None:
