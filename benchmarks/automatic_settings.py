@@ -79,8 +79,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of every student")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", metavar="SETTING", help="of the grid, beside auto: 'T 4, 0.1/0.9'")
     options = parser.parse_args()
-    settings = {"auto": {}, **GRID}
+    settings = {"auto": {}, **{name: each for name, each in GRID.items() if not options.only or name in options.only}}
     right: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in settings}
     chosen = []
     options.out = options.out / ("sounds" if options.sounds else "images" if options.images else "digits")
