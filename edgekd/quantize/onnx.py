@@ -28,7 +28,7 @@ def quantize_onnx(
         out: Path of the file to write.
         ranges: File of ranges of tensors of ``model``, see :func:`edgekd.quantize.range_file.read_ranges`; a tensor that it
             does not name gets the least and the largest value of the calibration samples.
-        keep: Names of nodes that compute in float; large weights of theirs are stored as int8 all the same.
+        keep: Names of nodes that compute in float, weights and all.
 
     Raises:
         ExportError: ``ranges`` or ``keep`` name what the file does not have.
@@ -77,7 +77,7 @@ def quantize_static_onnx(
             weight_type=QuantType.QInt8, nodes_to_exclude=[*kept, *floating], extra_options=extra, **options,
         )  # fmt: skip
         proto = onnx.load(quantized)
-    store_constants_in_int8(proto, list(dict.fromkeys([*kept, *floating])))
+    store_constants_in_int8(proto, [name for name in kept if name not in floating])
     write_onnx(proto, out)
 
 

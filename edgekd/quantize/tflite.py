@@ -32,7 +32,7 @@ def quantize_tflite(
         ranges: File of ranges of tensors of ``model``, see :func:`edgekd.quantize.range_file.read_ranges`; a tensor that it
             does not name gets the least and the largest value of the calibration samples. Where an operator must give the
             scale that it takes, as a pooling does, the range of what it takes holds for both.
-        keep: Layers that compute in float, names of the tensors that operators give; weights of theirs are int8 all the same.
+        keep: Layers that compute in float, weights and all: names of the tensors that operators give.
 
     Raises:
         ExportError: ``ranges`` or ``keep`` name what the file does not have.
@@ -50,7 +50,8 @@ def quantize_tflite(
     given = read_ranges(ranges) if ranges is not None else {}
     check_known(model, "tensor", given, tensor_names(content))
     check_known(model, "layer", keep, tensor_names(content))
-    _keep_in_float(rules, list(dict.fromkeys([*tensors_feeding_logarithms(content), *keep, *_inputs_of(content, keep)])))
+    _keep_in_float(rules, [name for name in tensors_feeding_logarithms(content) if name not in keep], weights=8)
+    _keep_in_float(rules, [*keep, *_inputs_of(content, keep)], weights=None)
     flavour = rules.get_quantization_recipe()
     # A list, because the calibrator goes over it twice.
     count = len(next(iter(samples.values())))
@@ -80,8 +81,8 @@ def _calibrate(model: str, samples: dict[str, list[dict[str, Any]]], rules: Any)
     return dict(found.get_model_qsvs())
 
 
-def _keep_in_float(rules: Any, tensors: Sequence[str]) -> None:
-    """Let the operators that give ``tensors`` compute in float, with int8 constants where they can have them."""
+def _keep_in_float(rules: Any, tensors: Sequence[str], weights: int | None) -> None:
+    """Let the operators that give ``tensors`` compute in float, with constants of ``weights`` bits where they can have them."""
     from ai_edge_quantizer import algorithm_manager, qtyping
 
     if not tensors:
@@ -90,8 +91,8 @@ def _keep_in_float(rules: Any, tensors: Sequence[str]) -> None:
     pattern = f"^(?:{'|'.join(map(re.escape, tensors))});*$"
     everything = qtyping.TFLOperationName.ALL_SUPPORTED
     rules.add_quantization_config(pattern, everything, None, algorithm_manager.AlgorithmName.NO_QUANTIZE)
-    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"):
-        rules.add_weight_only_config(pattern, qtyping.TFLOperationName[name], num_bits=8)
+    for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL") if weights is not None else ():
+        rules.add_weight_only_config(pattern, qtyping.TFLOperationName[name], num_bits=weights)
 
 
 def quantize_tflite_dynamic(model: str, out: str) -> dict[str, Any]:
