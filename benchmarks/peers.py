@@ -20,9 +20,10 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 PACKAGES = ("onnxruntime", "ai-edge-quantizer", "nncf", "onnx2tf", "tensorflow")
 
@@ -101,6 +102,8 @@ def _environment() -> dict[str, str]:
 
 def samples(calibration: str) -> dict[str, np.ndarray[Any, Any]]:
     """Return calibration samples by input."""
+    import numpy as np
+
     with np.load(calibration, allow_pickle=False) as archive:
         return dict(archive)
 
@@ -155,6 +158,7 @@ def nncf_static(model: str, calibration: str, out: str, transformer: bool = Fals
 
 def ai_edge_static(model: str, calibration: str, out: str) -> None:
     """ai-edge-quantizer's ``static_wi8_ai8`` with its own calibration, a moving average of ranges."""
+    import numpy as np
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 
@@ -218,6 +222,8 @@ def tensorflow_static(model: str, calibration: str, out: str, integer_io: bool =
 
 def _as_wanted(value: np.ndarray[Any, Any], wanted: Any) -> np.ndarray[Any, Any]:
     """Return a sample in the layout and type of a SavedModel's input: onnx2tf turns images to NHWC."""
+    import numpy as np
+
     if value.ndim == 4 and tuple(value.shape[1:]) != tuple(wanted.shape[1:]):
         value = value.transpose(0, 2, 3, 1)
     return np.ascontiguousarray(value, wanted.dtype.as_numpy_dtype)
