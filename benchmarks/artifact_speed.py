@@ -216,7 +216,7 @@ def write(found: list[dict[str, Any]], peers: Peers, out: Path) -> None:
     """Leave all lines as JSON, and a table in Markdown, which is printed too."""
     content = {"load": os.getloadavg(), "versions": peers.versions, "models": found}
     (out / "speed.json").write_text(json.dumps(content, indent=2))
-    rows = ["| network | format | file | p50, ms | edgekd / it (range over rounds) | transposes: at borders, all | KiB | holds |",
+    rows = ["| network | format | file | p50, ms | edgekd / it (range) | transposes: at borders, all | KiB | holds |",
             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for model in found:
         for line in model["lines"]:
