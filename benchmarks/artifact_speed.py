@@ -240,8 +240,8 @@ def held(line: dict[str, Any], lines: list[dict[str, Any]]) -> str:
     borders = "" if not line["border_transposes"] else "; TRANSPOSES AT BORDERS"
     if not others:
         return f"no other to compare with{borders}"
-    best = min(others, key=lambda each: statistics.median(each["ms"]))
-    ratio = statistics.median(line["ms"]) / statistics.median(best["ms"])
+    best = max(others, key=lambda each: statistics.median(each["ratios"]))
+    ratio = statistics.median(best["ratios"])
     return f"{ratio:.3f} of {best['name']}, {'holds' if ratio <= MOST else f'MORE THAN {MOST}'}{borders}"
 
 
