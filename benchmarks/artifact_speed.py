@@ -7,8 +7,8 @@ Weights do not change how long an operator takes, so networks have fresh ones of
 noise. ``--trained FOLDER`` takes the networks and files that ``quantization_quality.py --out FOLDER`` left: then what is timed
 is what is shipped, with the layers that were kept in floating point::
 
-    python -m venv peers && peers/bin/pip install onnx2tf==1.29.24
-    python benchmarks/artifact_speed.py --peers peers/bin/python
+    python -m venv onnx2tf && onnx2tf/bin/pip install onnx2tf==1.29.24
+    python benchmarks/artifact_speed.py --peers onnx2tf/bin/python
 
 Beside ours: ``torch.onnx.export`` as it is and ONNX Runtime's default int8 of that; onnx2tf, and TensorFlow's converter on
 onnx2tf's SavedModel, float32 and integers alone, of the same file of ``torch.onnx``. A tool that is missing or fails is named.

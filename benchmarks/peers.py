@@ -43,12 +43,12 @@ class Peers:
     """The interpreters that have other tools; of each tool the first that has it is taken.
 
     Args:
-        interpreters: Paths of Python interpreters; this one is asked last.
+        interpreters: Paths of Python interpreters; this one, which has what edgekd itself uses, is asked first.
     """
 
     def __init__(self, interpreters: Sequence[str]) -> None:
         self.versions: dict[str, dict[str, str]] = {}
-        for python in (*interpreters, sys.executable):
+        for python in (sys.executable, *interpreters):
             answer = subprocess.run([python, __file__, "versions"], env=_environment(), stdout=subprocess.PIPE, check=True)
             self.versions[python] = json.loads(answer.stdout)
 
@@ -81,13 +81,6 @@ class Peers:
             return f"failed: {last[:200]}"
         made_from.write_text(key)
         return None
-
-    def version(self, needs: Sequence[str]) -> str:
-        """Return the tools and their versions in words."""
-        for found in self.versions.values():
-            if all(name in found for name in needs):
-                return ", ".join(f"{name} {found[name]}" for name in needs)
-        return ""
 
 
 def _digest(path: str) -> str:

@@ -13,10 +13,12 @@ every other tool makes its own from the same float32 ONNX or TFLite file, with t
 All of them run in their runtime on the whole test split. Intervals of accuracies are Wilson's, those of differences are
 paired, 95 % both. The best other tool is the best on the test split, which flatters it.
 
-Tools that want other versions of packages live in an environment of their own, named by ``--peers``::
+Tools that want other versions of packages live in environments of their own, named by ``--peers``. The two cannot share one:
+NNCF needs a newer protobuf than onnx2tf allows::
 
-    python -m venv peers && peers/bin/pip install onnx2tf==1.29.24 nncf
-    python benchmarks/quantization_quality.py ... --peers peers/bin/python
+    python -m venv nncf && nncf/bin/pip install nncf onnx onnxruntime
+    python -m venv onnx2tf && onnx2tf/bin/pip install onnx2tf==1.29.24
+    python benchmarks/quantization_quality.py ... --peers nncf/bin/python onnx2tf/bin/python
 
 PyTorch networks have no route of their own to TensorFlow's converter: it gets the SavedModel that onnx2tf makes of the ONNX
 file. A tool that is not there, refuses a network or makes a file that does not run is named in the table.
@@ -262,7 +264,7 @@ def compared(logits: dict[str, Any], labels: Any) -> list[dict[str, Any]]:
     lines = []
     for name, each in right.items():
         drop, interval, _ = paired_difference(each, right["fp32"])
-        line = {"name": name, **asdict(top1(logits[name], labels)), "to_fp32": drop, "to_fp32_ci95": interval}
+        line = {**asdict(top1(logits[name], labels)), "name": name, "to_fp32": drop, "to_fp32_ci95": interval}
         if name.startswith("edgekd"):
             own = name.split()[1].partition("-")[0]
             others = [other for other, kind in formats.items() if kind == own]
@@ -302,7 +304,10 @@ def held(line: dict[str, Any]) -> str:
     if "within_drop" not in line:
         return ""
     beside = {None: "no other to compare with", True: "not worse", False: "WORSE than the best other"}[line.get("not_worse")]
-    return f"{'within' if line['within_drop'] else 'MORE THAN'} {MOST_DROP} points, {beside}"
+    if line["within_drop"]:
+        return f"within {MOST_DROP} points, {beside}"
+    sure = line["to_fp32_ci95"][1] < -MOST_DROP
+    return f"{'MORE THAN' if sure else 'over, not beyond noise,'} {MOST_DROP} points, {beside}"
 
 
 if __name__ == "__main__":
