@@ -48,7 +48,8 @@ class Peers:
 
     def __init__(self, interpreters: Sequence[str]) -> None:
         self.versions: dict[str, dict[str, str]] = {}
-        for python in (sys.executable, *interpreters):
+        # Not resolved: what a link of an environment leads to does not know its packages.
+        for python in (sys.executable, *map(os.path.abspath, interpreters)):
             answer = subprocess.run([python, __file__, "versions"], env=_environment(), stdout=subprocess.PIPE, check=True)
             self.versions[python] = json.loads(answer.stdout)
 
