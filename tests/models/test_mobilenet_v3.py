@@ -1,5 +1,6 @@
 """MobileNetV3 against the ones of Keras, which are Google's own."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgekd.models.keras_file import import_keras
 from edgekd.models.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from tests.models.other_networks import assert_same, in_calling_order, params, randomise
 
@@ -29,7 +31,10 @@ def _weights(layer: nn.Module) -> list[np.ndarray[Any, Any]]:
     ("factory", "name"), [(mobilenet_v3_small, "MobileNetV3Small"), (mobilenet_v3_large, "MobileNetV3Large")]
 )
 def test_it_is_the_network_of_keras(factory: Callable[..., nn.Module], name: str, width: float) -> None:
-    applications = pytest.importorskip("keras").applications
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is not installed")
+    keras = import_keras("torch")  # as students of Keras have it, for a process has one
+    applications = keras.applications
     # TensorFlow pads images of 65, 33, 17, 9 and 5 pixels on all sides alike, as PyTorch does.
     theirs = getattr(applications, name)(
         input_shape=(65, 65, 3), alpha=width, weights=None, classes=7, classifier_activation=None, include_preprocessing=False
@@ -41,6 +46,6 @@ def test_it_is_the_network_of_keras(factory: Callable[..., nn.Module], name: str
     holders = [layer for layer in theirs.layers if layer.weights]
     for source, target in zip(in_calling_order(ours, images), holders, strict=True):
         target.set_weights(_weights(source))
-    expected = np.asarray(theirs(images.permute(0, 2, 3, 1).numpy(), training=False))
+    expected = keras.ops.convert_to_numpy(theirs(images.permute(0, 2, 3, 1).numpy(), training=False))
     with torch.no_grad():
         assert_same(ours(images), torch.tensor(expected))
