@@ -253,9 +253,9 @@ def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> Distance | None
 
 
 def coarser(a: Side, b: Side) -> str:
-    """Return the coarsest precision of the two: ``int8``, ``fp16`` or ``fp32``."""
-    for name in ("int8", "fp16"):
-        if any(each.dtypes is not None and each.dtypes[f"{name}_weights"] > _MOSTLY for each in (a, b)):
+    """Return the coarsest precision of the two: ``int8``, which int4 counts as, ``fp16`` or ``fp32``."""
+    for name, kinds in (("int8", ("int8_weights", "int4_weights")), ("fp16", ("fp16_weights",))):
+        if any(each.dtypes is not None and sum(each.dtypes[kind] for kind in kinds) > _MOSTLY for each in (a, b)):
             return name
     return "fp32"
 

@@ -31,7 +31,7 @@ _LEAST_TRUST, _MOST_TRUST = 0.5, 15.0
 _STEEPNESS = 1.5
 """Exponent of a teacher's odds: weak ones mislead more than their odds say, strong ones teach more than labels do."""
 _WHOLE = 1.6
-"""How hard all terms together pull beside cross-entropy alone: soft targets are less noisy than labels, and bear larger steps."""
+"""How hard all terms pull together beside cross-entropy alone: soft targets are less noisy and bear larger steps."""
 _WARM_UP_EPOCHS = 240
 """Epochs of the trainings that published warm-ups are for: of shorter ones the same share."""
 WILD = 100.0
@@ -156,8 +156,8 @@ def wanted_ratio(family: str, teacher_accuracy: float) -> float:
     """Return how large the gradient of a loss should be beside that of cross-entropy.
 
     Of losses on outputs the odds that the teacher is right to the power of 1.5, 0.5 to 15: what it says of a sample is as good
-    as the truth, or misleads. A teacher of 62 % gets 2, one of 75 % gets 5, as large trainings have it; one of 86 % and more 15,
-    nearly all there is. Of losses on inner layers 1.
+    as the truth, or misleads. A teacher of 62 % gets 2, one of 75 % gets 5, as large trainings have it, one of 86 % and more
+    15, nearly all there is. Of losses on inner layers 1.
 
     Args:
         family: Of the loss.
