@@ -64,9 +64,9 @@ class Judged:
         out = self.folder / f"int8-{next(self.numbers)}.{self.kind}"
         write_ranges(self.observed() | ranges, self.folder / "ranges.json")
         few = {name: each[:10] for name, each in self.samples.items()}
-        np.savez(self.folder / "calibration.npz", allow_pickle=False, **few)
+        np.savez(self.folder / "few.npz", allow_pickle=False, **few)
         given = {"ranges": str(self.folder / "ranges.json"), "keep": list(keep)}
-        QUANTIZE[self.kind](self.path, str(self.folder / "calibration.npz"), str(out), **given)
+        QUANTIZE[self.kind](self.path, str(self.folder / "few.npz"), str(out), **given)
         return out
 
     def observed(self) -> Ranges:
