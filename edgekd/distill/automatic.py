@@ -166,7 +166,7 @@ def wanted_ratio(family: str, teacher_accuracy: float) -> float:
     if family not in {"response", "ensemble"}:
         return 1.0
     odds = teacher_accuracy / max(1 - teacher_accuracy, 1e-9)
-    return min(max(odds**_STEEPNESS, _LEAST_TRUST), _MOST_TRUST)
+    return float(min(max(odds**_STEEPNESS, _LEAST_TRUST), _MOST_TRUST))
 
 
 def add_term(weighting: Weighting, name: str, family: str, weight: float | None, epochs: int, teacher_accuracy: float) -> None:

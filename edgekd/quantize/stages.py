@@ -16,7 +16,7 @@ from edgekd.data.dataset import Dataset
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.errors import UsageError
 from edgekd.export.stages import describe_size
-from edgekd.flavours import FLAVOURS, ArtifactName, sources
+from edgekd.flavours import FLAVOURS, ArtifactName, format_of, sources
 from edgekd.names import did_you_mean
 from edgekd.quantize.calibration import activation_ranges
 from edgekd.quantize.candidates import Attempt, Source, candidate_stage, observe, range_attempts
@@ -114,7 +114,7 @@ def _by_choice(
         assert best is not None
         found, facts = mixed_candidates(name, best, used[best.means.weights], reference, goal, workspace)
         mixed.update(facts)
-        return found
+        return [each for each in found if _has_int8_weights(each, name, recipe, workspace)]
 
     order = ("as-trained", *TREATMENTS) if wanted == "auto" else (wanted,)
     steps: list[Step] = [partial(attempt, weights) for weights in order]
@@ -122,6 +122,13 @@ def _by_choice(
         steps.append(floats)
     choice = choose(steps, goal)
     return _take(name, choice, used[choice.chosen.means.weights], mixed or None, workspace)
+
+
+def _has_int8_weights(candidate: Candidate, name: ArtifactName, recipe: Recipe, workspace: Workspace) -> bool:
+    """Return whether so much of a file is in int8 that it may be called so: kept layers have float weights."""
+    arguments = {"path": str(candidate.file), "kind": format_of(name)}
+    shares = run_in_child("edgekd.census:census", arguments, log=workspace.log)
+    return bool(shares["int8_weights"] >= recipe.gates.int8_weight_share)
 
 
 def _kept_by_name(
