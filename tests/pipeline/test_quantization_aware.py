@@ -23,6 +23,7 @@ OVERRIDES = [
     "threads=1", "teacher.model=zoo:shallow_cnn", "teacher.check=false", "teacher.train.epochs=8", "distill.train.epochs=8",
     "quantize.qat.epochs=2",
     "export.artifacts=[onnx-fp32, onnx-int8, tflite-int8]", "benchmark.runs=10", "benchmark.warmup=0",
+    "gates.int8_max_drop=3",  # 8 epochs leave a network that 4 of 359 images may fall either way in, by the processor
 ]  # fmt: skip
 WEIGHTS = ("features.0.0.weight", "features.1.0.weight", "features.2.0.weight", "classifier.weight")
 
