@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from edgekd.export.ort_order import in_order
 from edgekd.safe.files import write_bytes, write_text
 
 CONFIG_SUFFIX = ".required_operators.config"
@@ -30,6 +31,6 @@ def export_ort(model: str, out: str) -> dict[str, Any]:
         convert_onnx_models_to_ort(source, Path(scratch), [OptimizationStyle.Fixed], target_platform="arm")
         (config,) = Path(scratch).glob("*.config")
         lines = [line for line in config.read_text().splitlines() if line and not line.startswith("#")]
-        write_bytes(Path(out), Path(scratch, "model.ort").read_bytes())
+        write_bytes(Path(out), in_order(Path(scratch, "model.ort").read_bytes()))
     write_text(Path(out).with_suffix(CONFIG_SUFFIX), "".join(f"{line}\n" for line in lines))
     return {}
