@@ -54,6 +54,9 @@ class Lesson(nn.Module):
 
     def compile_networks(self) -> None:
         """Run the networks through ``torch.compile`` in training; their weights stay where they are."""
+        # What was compiled in this process before may be the same class without hooks, and hooks are not among the guards:
+        # it would be taken, and layers that losses look at would stay unseen.
+        torch.compiler.reset()
         # Kept out of the registered modules, so that names in checkpoints stay as they are.
         self._fast = {name: torch.compile(network) for name, network in self.networks.items()}
 
