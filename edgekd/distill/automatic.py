@@ -28,6 +28,8 @@ _LIMITS = {"response": (0.05, 50.0), "ensemble": (0.05, 50.0)}
 _WIDE = (1e-5, 1e6)
 """The same of other families, whose losses differ in size by orders: `pkt` of published weight 30,000 beside `rkd` of 1."""
 _LEAST_TRUST, _MOST_TRUST = 0.5, 15.0
+_BESIDE_LABELS = {"dkd": 3.0, "dist": 3.0}
+"""Most of losses that leave the true class to the labels: most of `dkd` is about the others, `dist` is about order."""
 _STEEPNESS = 1.5
 """Exponent of a teacher's odds: weak ones mislead more than their odds say, strong ones teach more than labels do."""
 _WHOLE = 1.6
@@ -152,21 +154,22 @@ class Weighting:
         self.ratios, self.measured = dict(content["ratios"]), int(content["measured"])
 
 
-def wanted_ratio(family: str, teacher_accuracy: float) -> float:
+def wanted_ratio(name: str, family: str, teacher_accuracy: float) -> float:
     """Return how large the gradient of a loss should be beside that of cross-entropy.
 
     Of losses on outputs the odds that the teacher is right to the power of 1.5, 0.5 to 15: what it says of a sample is as good
     as the truth, or misleads. A teacher of 62 % gets 2, one of 75 % gets 5, as large trainings have it, one of 86 % and more
-    15, nearly all there is. Of losses on inner layers 1.
+    15, nearly all there is. `dkd` and `dist` get 3 at most: they do not stand in for the labels. Of losses on inner layers 1.
 
     Args:
+        name: Of the loss.
         family: Of the loss.
         teacher_accuracy: Top-1 on the validation split, 0 to 1.
     """
     if family not in {"response", "ensemble"}:
         return 1.0
     odds = teacher_accuracy / max(1 - teacher_accuracy, 1e-9)
-    return float(min(max(odds**_STEEPNESS, _LEAST_TRUST), _MOST_TRUST))
+    return float(min(max(odds**_STEEPNESS, _LEAST_TRUST), _BESIDE_LABELS.get(name, _MOST_TRUST)))
 
 
 def add_term(weighting: Weighting, name: str, family: str, weight: float | None, epochs: int, teacher_accuracy: float) -> None:
@@ -181,7 +184,7 @@ def add_term(weighting: Weighting, name: str, family: str, weight: float | None,
         teacher_accuracy: Top-1 on the validation split, 0 to 1.
     """
     weighting.given[name] = weight
-    weighting.targets[name] = wanted_ratio(family, teacher_accuracy)
+    weighting.targets[name] = wanted_ratio(name, family, teacher_accuracy)
     weighting.warm_up[name] = warm_up_share(epochs)
     weighting.limits[name] = _LIMITS.get(family, _WIDE)
 

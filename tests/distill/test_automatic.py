@@ -130,7 +130,12 @@ def test_losses_on_layers_may_weigh_what_they_must() -> None:
 
 
 def test_a_teacher_is_trusted_by_its_odds_of_being_right() -> None:
-    assert wanted_ratio("response", 0.8) == pytest.approx(8)
-    assert wanted_ratio("ensemble", 0.5) == pytest.approx(1)
-    assert (wanted_ratio("response", 0.1), wanted_ratio("response", 1.0)) == (0.5, 15)
-    assert wanted_ratio("feature", 0.99) == 1
+    assert wanted_ratio("kd", "response", 0.8) == pytest.approx(8)
+    assert wanted_ratio("multi_avg", "ensemble", 0.5) == pytest.approx(1)
+    assert (wanted_ratio("kd", "response", 0.1), wanted_ratio("kd", "response", 1.0)) == (0.5, 15)
+    assert wanted_ratio("fitnet", "feature", 0.99) == 1
+
+
+@pytest.mark.parametrize("name", ["dkd", "dist"])
+def test_losses_that_leave_the_true_class_to_the_labels_leave_room_for_them(name: str) -> None:
+    assert (wanted_ratio(name, "response", 0.5), wanted_ratio(name, "response", 0.99)) == (1, 3)

@@ -85,7 +85,8 @@ def test_which_weights_are_chosen(data: Dataset) -> None:
     options = _distill(losses=["kd", {"name": "dist", "weight": 2}, {"name": "dkd", "weight": "auto"}], beta=0.5)
     weighting = _lesson(data, options).weighting()
     assert weighting.given == {"cross_entropy": None, "kd": 0.5, "dist": 2.0, "dkd": None}
-    assert weighting.targets["dkd"] == pytest.approx(3.0**1.5)  # by the odds of a teacher of 75 %
+    assert weighting.targets["kd"] == pytest.approx(3.0**1.5)  # by the odds of a teacher of 75 %
+    assert weighting.targets["dkd"] == 3.0  # which leaves the true class to the labels
     assert weighting.warm_up["dkd"] == pytest.approx(20 / 240)
 
 
