@@ -28,8 +28,8 @@ _LIMITS = {"response": (0.05, 50.0), "ensemble": (0.05, 50.0)}
 _WIDE = (1e-5, 1e6)
 """The same of other families, whose losses differ in size by orders: `pkt` of published weight 30,000 beside `rkd` of 1."""
 _LEAST_TRUST, _MOST_TRUST = 0.5, 15.0
-_BESIDE_LABELS = {"dkd": 3.0, "dist": 3.0}
-"""Most of losses that leave the true class to the labels: most of `dkd` is about the others, `dist` is about order."""
+_BESIDE_LABELS = {"dkd": 3.0}
+"""Most of losses that leave the true class to the labels: nearly all of the gradient of `dkd` is about the others."""
 _STEEPNESS = 1.5
 """Exponent of a teacher's odds: weak ones mislead more than their odds say, strong ones teach more than labels do."""
 _WHOLE = 1.6
@@ -159,7 +159,7 @@ def wanted_ratio(name: str, family: str, teacher_accuracy: float) -> float:
 
     Of losses on outputs the odds that the teacher is right to the power of 1.5, 0.5 to 15: what it says of a sample is as good
     as the truth, or misleads. A teacher of 62 % gets 2, one of 75 % gets 5, as large trainings have it, one of 86 % and more
-    15, nearly all there is. `dkd` and `dist` get 3 at most: they do not stand in for the labels. Of losses on inner layers 1.
+    15, nearly all there is. `dkd` gets 3 at most: it does not stand in for the labels. Of losses on inner layers 1.
 
     Args:
         name: Of the loss.
