@@ -1,9 +1,9 @@
-"""The same ``.ort`` file every time: what ONNX Runtime writes from hash maps, in an order of its own each run, put in order.
+"""The same ``.ort`` file every time: what ONNX Runtime writes in another order each run, put in order.
 
 ONNX Runtime's format (``onnxruntime/core/flatbuffers/schema/ort.fbs``) ends in the table ``KernelTypeStrResolver``: which
-inputs and outputs of an operator each of its type constraints is about. It is written from hash maps whose seed is an address,
-so two runs give two files. Flatbuffers grow from the back, so this table and the root, built last, are the front of the file:
-they are written anew, the constraints of an operator by name, onto the rest as it was.
+inputs and outputs of an operator each of its type constraints is about. Its order changes with the process, so two runs give
+two files. Flatbuffers grow from the back, so this table and the root, built last, are the front of the file: they are written
+anew, the constraints of an operator by name, onto the rest as it was.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def in_order(content: bytes) -> bytes:
     Raises:
         ValueError: The file is laid out otherwise: the table of type constraints does not lie before the model.
     """
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs import InferenceSession as schema  # noqa: N813  # a module named as its class
-
+    schema = _schema("InferenceSession")
     root = schema.InferenceSession.GetRootAsInferenceSession(content, 0)
     version, model, resolver = root.OrtVersion(), root.Model(), root.KernelTypeStrResolver()
     if version is None or model is None or resolver is None:
@@ -56,6 +55,11 @@ def in_order(content: bytes) -> bytes:
     return bytes(builder.Output())
 
 
+def _schema(table: str) -> ModuleType:
+    """Return ONNX Runtime's own module for a table of its format."""
+    return import_module(f"onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.{table}")
+
+
 _Constraints = list[tuple[bytes, list[tuple[bytes, list[tuple[int, int]]]]]]
 """Per operator and type constraint: kind (input or output) and index of each argument."""
 
@@ -74,11 +78,8 @@ def _constraints(resolver: Any) -> tuple[_Constraints, int]:
 
 
 def _written(builder: flatbuffers.Builder, operators: _Constraints) -> int:
-    fbs = "onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs"
-    resolver = import_module(f"{fbs}.KernelTypeStrResolver")
-    entry = import_module(f"{fbs}.OpIdKernelTypeStrArgsEntry")
-    constraint = import_module(f"{fbs}.KernelTypeStrArgsEntry")
-    argument = import_module(f"{fbs}.ArgTypeAndIndex")
+    resolver, entry = _schema("KernelTypeStrResolver"), _schema("OpIdKernelTypeStrArgsEntry")
+    constraint, argument = _schema("KernelTypeStrArgsEntry"), _schema("ArgTypeAndIndex")
 
     def table(module: ModuleType, **fields: Any) -> int:
         module.Start(builder)
