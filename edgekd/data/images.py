@@ -18,8 +18,6 @@ from edgekd.errors import DataError
 IMAGES = "image.npy"
 _SLICE_BYTES = 1 << 23
 _GREY = frozenset({"1", "L", "LA", "I;16"})
-_ON_THEIR_SIDE = frozenset({5, 6, 7, 8})
-"""EXIF orientations that swap height and width."""
 Pixels = NDArray[np.uint8]
 
 
@@ -65,23 +63,18 @@ def image_size_of(source: Path | IO[bytes]) -> str:
 
 
 def kept_shape(sources: Iterable[Path | IO[bytes]], image_size: int | None) -> tuple[int, int, int] | None:
-    """Return height, width and channels that images like ``sources`` are brought to, decoding no pixel.
+    """Return height, width and channels that images like ``sources`` are brought to.
 
-    ``None`` if they differ in size and there is no ``image_size``, or none can be opened.
+    ``None`` if they differ in size and there is no ``image_size``, or none can be decoded: which is broken is for the run to
+    tell, by its name.
     """
-    from PIL import ExifTags, Image
-
     sizes, grey = set(), True
     for source in sources:
-        try:
-            with Image.open(source) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE
-                sizes.add((image.width, image.height) if turned else (image.height, image.width))
-                grey = grey and image.mode in _GREY
-        except Exception:  # PIL raises anything; which image is broken is for the run to tell, by its name
-            continue
-    if image_size is not None and sizes:
-        sizes = {(image_size, image_size)}
+        decoded = decode_image(source, image_size)
+        if not isinstance(decoded, str):
+            pixels, is_grey = decoded
+            sizes.add((pixels.shape[0], pixels.shape[1]))
+            grey = grey and is_grey
     return (*sizes.pop(), 1 if grey else 3) if len(sizes) == 1 else None
 
 
