@@ -224,8 +224,13 @@ def _as_wanted(value: np.ndarray[Any, Any], wanted: Any) -> np.ndarray[Any, Any]
 
 
 def _saved_model(model: str, folder: str) -> None:
+    import numpy as np
     import onnx2tf
 
+    # It checks itself on photographs that it would download, unless they are in the current folder; any values do.
+    os.chdir(folder)
+    random = np.random.default_rng(0).random((20, 128, 128, 3), np.float32)
+    np.save("calibration_image_sample_data_20x128x128x3_float32.npy", random)
     onnx2tf.convert(
         input_onnx_file_path=model, output_folder_path=folder, batch_size=1, non_verbose=True,
         copy_onnx_input_output_names_to_tflite=True, output_signaturedefs=True,

@@ -108,6 +108,7 @@ class Bench:
             learning_rate=RATE,
             precision=options.precision,
             layout="channels_last",  # type: ignore[arg-type]
+            compile=options.compile,
         )
         with ExitStack() as stack, reused_memory(), tempfile.TemporaryDirectory() as folder:
             prepared = self.prepared(stack, student, training, way)
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", default="bf16", help="of ours; the plain loop is fp32")
+    parser.add_argument("--compile", action="store_true", help="ours by torch.compile")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=6400, help="images of a round, a multiple of 128")
     parser.add_argument("--accuracy", type=int, default=0, metavar="EPOCHS", help="compare whole trainings too")
@@ -140,7 +142,7 @@ def main() -> None:
     options = parser.parse_args()
     with ExitStack() as stack:
         bench = opened(stack, options.out / "prepared", options)
-        found: dict[str, Any] = {"threads": options.threads, "precision": options.precision}
+        found: dict[str, Any] = {"threads": options.threads, "precision": options.precision, "compile": options.compile}
         found["speed"] = speed(options)
         if options.accuracy:
             found["accuracy"] = accuracy(bench, options)
@@ -154,7 +156,7 @@ def opened(stack: ExitStack, folder: Path, options: argparse.Namespace) -> Bench
         "threads": options.threads, "data": {"source": f"folder:{options.images.absolute()}", "validation": 0.1,
                                              "augment": AUGMENT.model_dump()},
         "teacher": {"model": "zoo:resnet20", "weights": str(options.teacher_weights.absolute())},
-        "distill": {"alpha": 0.1, "beta": 0.9, "temperature": 4},
+        "distill": {"alpha": 0.1, "beta": 0.9, "temperature": 4, "train": {"precision": options.precision}},
     })  # fmt: skip
     workspace = stack.enter_context(open_workspace(folder, Silent()))
     data = load_data(recipe, workspace)

@@ -10,6 +10,7 @@
     ├── ModelError              3   this model cannot do what was asked
     │   └── ExportError         3   a converter or quantizer refused or crashed
     ├── GateMissed              4   an artifact broke a promise of the recipe
+    ├── DeviceError             5   a device cannot be reached, died, or is too noisy to measure
     ├── ResourceError           6   out of disk, memory or time
     └── Interrupted           130   stopped by Ctrl+C or SIGTERM (143); state is saved
 
@@ -94,6 +95,12 @@ class GateMissed(EdgekdError):
     """An artifact broke a promise of the recipe; the evidence is in the report."""
 
     exit_code = 4
+
+
+class DeviceError(EdgekdError):
+    """A device cannot be reached, lacks what is needed, died or hung, or is too noisy to measure."""
+
+    exit_code = 5
 
 
 class ResourceError(EdgekdError):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.benchmark.stages import benchmark
+from edgekd.benchmark.target_stage import benchmark_targets
 from edgekd.data.load import load_data
 from edgekd.devices.profiles import load_profile
 from edgekd.distill.stages import check_student, distill_student, prepare_teacher, settle_training, train_control
@@ -63,5 +64,6 @@ def compress(
         gates = check_gates(asked, teacher, student, verified, classes)
         golden = make_golden(data, student.spec, verified, gates, workspace)
         latency = benchmark(asked, data, verified, load_profile("host"), workspace)
-        return publish(asked, data, teacher, student, verified, gates, latency, planned.threads, workspace,
-                       control=control, classes=classes, golden=golden)  # fmt: skip
+        targets, limits = benchmark_targets(asked, verified, gates, golden, workspace)
+        return publish(asked, data, teacher, student, verified, [*gates, *limits], latency, planned.threads, workspace,
+                       control=control, classes=classes, golden=golden, targets=targets)  # fmt: skip

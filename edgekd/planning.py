@@ -13,10 +13,12 @@ from typing import Any
 
 from edgekd.abilities import devices, usable
 from edgekd.artifacts import file_name
+from edgekd.benchmark.transports.open import open_transport
 from edgekd.data.cache import Preview
 from edgekd.data.classes import check_class_names
 from edgekd.data.sources import source_module
 from edgekd.devices.profiles import load_profile, usable_cores
+from edgekd.devices.targets import TargetFiles, target_files, with_target_files
 from edgekd.distill.layer_needs import check_layer_needs
 from edgekd.distill.soft_target_use import stores_targets, why_live
 from edgekd.errors import UsageError
@@ -85,13 +87,14 @@ def resolve_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: S
 
     Raises:
         RecipeError: Something in it is wrong.
-        UsageError: There is no such recipe.
+        UsageError: There is no such recipe, or a target of it is no device.
     """
     if isinstance(recipe, Recipe):
-        return recipe_from_mapping(recipe.model_dump(mode="json"), overrides) if overrides else recipe
+        given = recipe.model_dump(mode="json", exclude_unset=True)
+        return with_target_files(recipe_from_mapping(given, overrides) if overrides else recipe)
     if isinstance(recipe, Mapping):
-        return recipe_from_mapping(recipe, overrides)
-    return load_recipe(find_recipe(str(recipe)), overrides)
+        return with_target_files(recipe_from_mapping(recipe, overrides))
+    return with_target_files(load_recipe(find_recipe(str(recipe)), overrides))
 
 
 def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: Sequence[str] = ()) -> Plan:
@@ -127,8 +130,23 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
         PlannedStage("golden", "16 test samples and 4 extreme ones, with what each file that passed gives for them"),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
+        *[_target(each) for each in target_files(asked)],
     ]  # fmt: skip
     return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names), _devices(asked))
+
+
+def _target(each: TargetFiles) -> PlannedStage:
+    via, count = each.target.via, len(each.files)
+    if via is not None:
+        open_transport(via, each.profile)  # refuses what is no way there; nothing is connected yet
+    how = "latency predicted" if via in {None, "emulated"} else f"measured by {via}"
+    golden = (
+        "" if via is None else "; golden vectors on an emulated processor" if via == "emulated" else "; golden vectors there"
+    )
+    best = file_name(each.files[0])
+    return PlannedStage(
+        f"target-{each.profile.id}", f"{each.profile.name}, {each.threads} threads: {count} files, {best} first; {how}{golden}"
+    )
 
 
 def _devices(recipe: Recipe) -> tuple[PlannedDevice, ...]:

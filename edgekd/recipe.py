@@ -24,10 +24,11 @@ from edgekd.recipe_section import (
     Section,
     StudentReference,
 )
+from edgekd.recipe_target import Target, Targets
 
 __all__ = [
     "Augment", "Benchmark", "Data", "Distill", "Export", "ExportTflite", "Gates", "Normalisation", "Preprocess",
-    "QuantizationAware", "Quantize", "Recipe", "Section", "Student", "Teacher", "TeacherMember", "Training",
+    "QuantizationAware", "Quantize", "Recipe", "Section", "Student", "Target", "Teacher", "TeacherMember", "Training",
 ]  # fmt: skip
 
 
@@ -314,3 +315,7 @@ class Recipe(Section):
     export: Export = Field(default_factory=Export, description="which files are made")
     gates: Gates = Field(default_factory=Gates, description="promises every artifact must keep, or exit code 4")
     benchmark: Benchmark = Field(default_factory=Benchmark, description="how latency on this host is measured")
+    targets: Targets = Field(
+        (),
+        description="devices that files are for (`edgekd devices list`): a list of names, or of {device: pi4, via: ssh://pi@pi4}",
+    )

@@ -16,7 +16,8 @@ _COMMANDS = {
     "compress": "Distill, quantize, export, verify and measure: a recipe becomes a folder of proven files.",
     "export": "Export, quantize, verify and measure a trained network, without training.",
     "quantize": "Turn a float ONNX or TFLite file into int8 or fewer bits, and prove it.",
-    "verify": "Compare two models of any framework, layer by layer; or check a run folder.",
+    "verify": "Compare two models of any framework, layer by layer; check a run folder, or a file on a device.",
+    "benchmark": "Measure the latency of model files on a device, and say whether it can be trusted.",
     "teach": "Keep a teacher's outputs in a folder, to distill from where the teacher is not.",
     "init": "Write a commented recipe to start from.",
     "kit": "Write what a device needs, with a program that proves it works there.",
@@ -25,6 +26,7 @@ _COMMANDS = {
     "losses": "List what a student can learn from its teacher.",
     "recipes": "List the recipes that come with edgekd.",
     "inspect": "Say what is inside a model file, what it costs, and which runtimes take it.",
+    "devices": "List devices, say what to expect of one, and start a profile of your own.",
 }
 
 

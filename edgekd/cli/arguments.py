@@ -22,3 +22,14 @@ def recipe_and_overrides(arguments: tuple[str, ...]) -> tuple[str, tuple[str, ..
         if "=" not in each:
             raise click.UsageError(f"'{each}' is neither the recipe nor KEY=VALUE; give one recipe, then changes to it")
     return recipe, overrides
+
+
+def target_override(targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``--target DEVICE[=WAY]`` as a change to the recipe; none for none."""
+    import json
+
+    entries = []
+    for each in targets:
+        device, equals, via = each.partition("=")
+        entries.append({"device": device, "via": via} if equals else {"device": device})
+    return (f"targets={json.dumps(entries)}",) if entries else ()

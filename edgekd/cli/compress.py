@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from edgekd.cli.arguments import recipe_and_overrides
+from edgekd.cli.arguments import recipe_and_overrides, target_override
 from edgekd.errors import EdgekdError, GateMissed, Interrupted
 from edgekd.launcher import is_follower, launched_count, speaks_for_machine
 
@@ -19,14 +19,22 @@ from edgekd.launcher import is_follower, launched_count, speaks_for_machine
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder. Default: runs/NAME, by the recipe's name.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="DEVICE[=WAY]",
+    help="A device files are for (`edgekd devices list`); may be given again. pi4 is predicted, pi4=ssh://pi@pi4 measured.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would happen, as `edgekd plan` does, and do nothing.")
 @click.option("--allow-code", is_flag=True, help="Let a Keras teacher run code that its file holds. Only for files you trust.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json on stdout instead of the table.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what converters and other libraries print.")
 def command(
-    arguments: tuple[str, ...], out: Path | None, dry_run: bool, allow_code: bool, as_json: bool, quiet: bool, verbose: bool
-) -> None:
+    arguments: tuple[str, ...], out: Path | None, targets: tuple[str, ...], dry_run: bool, allow_code: bool, as_json: bool,
+    quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
     """Distill, quantize, export, verify and measure.
 
     RECIPE is a file or the name of a shipped recipe (default: digits). KEY=VALUE changes it, for example
@@ -36,7 +44,7 @@ def command(
     Exit codes: 0 every gate passed · 1 bug · 2 wrong usage, recipe or data · 3 the model cannot do that ·
     4 a gate was missed · 6 out of disk, memory or time · 130/143 stopped, state saved
     """
-    run(arguments, out, dry_run, allow_code, as_json, quiet, verbose)
+    run((*arguments, *target_override(targets)), out, dry_run, allow_code, as_json, quiet, verbose)
 
 
 def run(

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from edgekd.cli.arguments import recipe_and_overrides
+from edgekd.cli.arguments import recipe_and_overrides, target_override
 from edgekd.planning import Plan, plan
 
 _CLASSES = 20
@@ -14,13 +14,14 @@ _CLASSES = 20
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
+@click.option("--target", "targets", multiple=True, metavar="DEVICE[=WAY]", help="As of `edgekd compress`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def command(arguments: tuple[str, ...], as_json: bool) -> None:
+def command(arguments: tuple[str, ...], targets: tuple[str, ...], as_json: bool) -> None:
     """Say what a recipe would do, and do nothing.
 
     Checks the recipe, the data folder's layout and the installed packages.
     """
-    recipe, overrides = recipe_and_overrides(arguments)
+    recipe, overrides = recipe_and_overrides((*arguments, *target_override(targets)))
     show_plan(plan(recipe, overrides), as_json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from edgekd.distill.control import verdict
 from edgekd.report.report import Report
-from edgekd.report.rows import HEADINGS, table_rows
+from edgekd.report.rows import HEADINGS, TARGET_HEADINGS, Row, table_rows, target_rows
 
 _NAME_WIDTH = 30
 _PIPE_WIDTH = 160
@@ -89,21 +90,25 @@ def print_report(report: Report) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPE_WIDTH)  # a file has no width to fit: never fold a row
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1 if console.width > _NARROW else 0))
-    for index, heading in enumerate(HEADINGS):
-        title = (
-            heading
-            if console.width > _NARROW
-            else heading.replace("p50 ", "p50\n").replace("all ", "all\n").replace(" (", "\n(")
-        )
-        # Only the name may fold: a number that is cut short is worse than none.
-        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
-    for row in table_rows(report):
-        name = row.cells[0] + (" (rejected)" if row.rejected else "")
-        table.add_row(name, *row.cells[1:], style="red" if row.rejected else None)
-    console.print(table)
+    _print_table(console, HEADINGS, table_rows(report))
+    if report.targets:
+        console.print()
+        _print_table(console, TARGET_HEADINGS, target_rows(report), left=(0, 1, 4, 6))
     if report.control is not None:
         console.print(verdict(report.control), soft_wrap=True)
     passed = sum(gate.passed for gate in report.gates)
     console.print(f"gates: {passed} of {len(report.gates)} passed")
     console.print(f"report: {report.html}", soft_wrap=True)
+
+
+def _print_table(console: Console, headings: Sequence[str], rows: Sequence[Row], left: Sequence[int] = (0,)) -> None:
+    wide = console.width > _NARROW
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1 if wide else 0))
+    for index, heading in enumerate(headings):
+        title = heading if wide else heading.replace("p50 ", "p50\n").replace("all ", "all\n").replace(" (", "\n(")
+        # Only the name may fold: a number that is cut short is worse than none.
+        table.add_column(title, justify="left" if index in left else "right", no_wrap=index > 0, overflow="fold")
+    for row in rows:
+        name = row.cells[0] + (" (rejected)" if row.rejected else "")
+        table.add_row(name, *row.cells[1:], style="red" if row.rejected else None)
+    console.print(table)

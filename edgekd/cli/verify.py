@@ -14,14 +14,16 @@ import click
 from edgekd.errors import GateMissed
 
 if TYPE_CHECKING:
+    from edgekd.benchmark.golden_vectors import DeviceVerification
     from edgekd.compare.models import Comparison, Distance
     from edgekd.compare.run import RunCheck
 
 _WIDTH = 34
+_SHOWN = 10
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="A B [KEY=VALUE]... | RUN_FOLDER")
+@click.argument("arguments", nargs=-1, required=True, metavar="A B [KEY=VALUE]... | RUN_FOLDER | FILE --on TARGET")
 @click.option(
     "--data", help="What to compare on, as data.source of a recipe. Default: the data of the run that a file is from."
 )
@@ -35,15 +37,23 @@ _WIDTH = 34
 @click.option("--layers", is_flag=True, help="Compare layer by layer; done anyway where a limit is missed.")
 @click.option("--hashes-only", is_flag=True, help="Of a run folder: check the files' hashes, run nothing.")
 @click.option("--allow-code", is_flag=True, help="Let a Keras model run code that its file holds. Only for files you trust.")
+@click.option(
+    "--on", "target", metavar="TARGET", help="Run the golden vectors of FILE on this device: edgekd devices lists them."
+)
+@click.option("--via", metavar="WAY", help="How to reach it: local, ssh://user@host[:port], adb[:SERIAL], emulated.")
+@click.option("--golden", type=click.Path(path_type=Path), metavar="DIR", help="Golden vectors of FILE. Default: its run's.")
+@click.option("--python", default="python3", show_default=True, metavar="PATH", help="Python on the device; ~/ is its home.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what runtimes and other libraries print.")
 def command(
     arguments: tuple[str, ...], data: str | None, weights_a: str | None, weights_b: str | None, labels_a: str | None,
     labels_b: str | None, max_error: float | None, min_agreement: float | None, max_drop: float | None, layers: bool,
-    hashes_only: bool, allow_code: bool, as_json: bool, quiet: bool, verbose: bool,
+    hashes_only: bool, allow_code: bool, target: str | None, via: str | None, golden: Path | None, python: str,
+    as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Compare model B with model A, whatever frameworks they are of; or check a finished run folder.
+    """Compare model B with model A, whatever frameworks they are of; check a finished run folder; or check on a device that
+    a file gives there what it gave where it was made.
 
     A and B are .onnx or .tflite files, or model references as zoo:NAME, python:FILE.py:FUNCTION, pt2:FILE, keras:FILE.
     How each is fed is found out. KEY=VALUE changes the data, as data.image_size=32, or tells of a model what cannot be
@@ -51,8 +61,14 @@ def command(
 
     \b
     Exit codes: 0 every limit was kept · 2 wrong usage or data · 3 a model cannot be run ·
-    4 a limit was missed, or a file of the run folder is not what its manifest says
+    4 a limit was missed, a golden vector differs, or a file of the run folder is not what its manifest says ·
+    5 a device cannot be reached, or lacks something
     """
+    if target is not None or via is not None:
+        _verify_on_device(arguments, target or "host", via, golden, python, as_json, quiet)
+        return
+    if golden is not None:
+        raise click.UsageError("--golden is for a file on a device: say which with --on TARGET")
     names = [each for each in arguments if "=" not in each or os.path.exists(each)]  # noqa: PTH110 - Path.exists raises
     overrides = tuple(each for each in arguments if each not in names)
     if len(names) not in {1, 2}:
@@ -144,3 +160,41 @@ def _show_run(checked: RunCheck, as_json: bool, quiet: bool) -> None:
             click.echo(each)
     if wrong:
         raise GateMissed("\n".join(wrong))
+
+
+def _verify_on_device(
+    arguments: tuple[str, ...], target: str, via: str | None, golden: Path | None, python: str, as_json: bool, quiet: bool
+) -> None:
+    if len(arguments) != 1:
+        raise click.UsageError(f"{len(arguments)} arguments given with --on; name one .onnx, .ort or .tflite file")
+    from edgekd.benchmark.golden_vectors import verify_on_device
+    from edgekd.cli.benchmark import transport_to
+    from edgekd.devices.profiles import load_profile
+    from edgekd.safe.stop import stop_signals
+
+    profile = load_profile(target)
+    with stop_signals():
+        found = verify_on_device(Path(arguments[0]), profile, transport_to(profile, via), golden=golden, python=python)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+        sys.exit(GateMissed.exit_code if found.differing else 0)
+    if not quiet:
+        _show_on_device(found)
+    if found.differing:
+        raise GateMissed(f"{len(found.differing)} of {len(found.vectors)} golden vectors differ on {found.target}")
+
+
+def _show_on_device(found: DeviceVerification) -> None:
+    told = found.environment
+    runtimes = ", ".join(f"{name} {version}" for name, version in (told.get("runtimes") or {}).items())
+    click.echo(f"{found.file} on {found.target} via {found.via}")
+    _line("made with", found.made_with)
+    _line("device", f"{told.get('model') or told.get('cpu')}, {told.get('machine')}, {runtimes}")
+    _line("rule", found.rule)
+    count = len(found.vectors)
+    _line("golden vectors", f"{count - len(found.differing)} of {count} agree, {found.identical} to the last bit")
+    shares = [each.worst for each in found.vectors if each.worst is not None]
+    if shares:
+        _line("largest difference", f"{max(shares):.2g} of what is allowed")
+    for each in found.differing[:_SHOWN]:
+        _line(f"sample {each.id!r}"[:_WIDTH], each.why)

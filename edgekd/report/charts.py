@@ -42,7 +42,7 @@ def size_accuracy_latency(report: Report) -> str:
     )
     left.legend(fontsize=7.5, frameon=False, loc="lower right")
     names = [each.name.replace("-", " ") for each in report.artifacts]
-    targets = sorted({target for each in report.artifacts for target in each.latency})
+    targets = sorted({target for each in report.artifacts for target in each.latency if target.startswith("host:")})
     height = 0.8 / max(1, len(targets))
     for row, target in enumerate(targets):
         values = [each.latency[target]["p50_ms"] for each in report.artifacts]

@@ -9,7 +9,7 @@ from edgekd.distill.control import verdict
 from edgekd.report.classes import worst_class
 from edgekd.report.distillation import PAIRED, pins, rounding_sentence, sentence, taught_by
 from edgekd.report.report import MeasuredArtifact, Report
-from edgekd.report.rows import HEADINGS, percent, table_rows
+from edgekd.report.rows import HEADINGS, TARGET_HEADINGS, percent, table_rows, target_rows
 
 _SAMPLES = {"image": "images", "tokens": "texts", "waveform": "sounds", "features": "rows"}
 _LIMITS = {
@@ -37,7 +37,7 @@ def model_card(report: Report) -> str:
         "", "## Files", "", *table, "",
         f"Top-1 accuracy on the {report.counts['test']:,} {samples} of the test split, with the 95 % Wilson interval. "
         "Agrees: share of them with the PyTorch student's class. Latency: measured on the machine that made the files.",
-        "", "## Training", "", *_training(report),
+        *_targets(report), "", "## Training", "", *_training(report),
         "", "## Input and output", "", _carried(report), "", *[line for each in report.artifacts for line in _contract(each)],
         "", "## Gates", "", *(missed or ["Every gate of the recipe was passed."]),
         "", "## Data and limits", "",
@@ -45,6 +45,18 @@ def model_card(report: Report) -> str:
         f"The accuracy holds for {_LIMITS[meaning]}.",
         "", f"Made by edgekd {__version__}; `recipe.yaml` beside this file makes it again.", "",
     ])  # fmt: skip
+
+
+def _targets(report: Report) -> list[str]:
+    rows = target_rows(report)
+    if not rows:
+        return []
+    table = ["| " + " | ".join(TARGET_HEADINGS) + " |", "|" + "---|" * len(TARGET_HEADINGS)]
+    table += ["| " + " | ".join(row.cells) + " |" for row in rows]
+    said = (
+        "Median latency of one sample. Measured: the file ran on that device. Predicted: estimated from published measurements."
+    )
+    return ["", "## Targets", "", *table, "", said]
 
 
 def _training(report: Report) -> list[str]:

@@ -15,7 +15,7 @@ from edgekd.report.mixed import mixed_tables
 from edgekd.report.quantization import HEADINGS as CANDIDATE_HEADINGS
 from edgekd.report.quantization import candidate_tables
 from edgekd.report.report import Report
-from edgekd.report.rows import HEADINGS, table_rows
+from edgekd.report.rows import HEADINGS, TARGET_HEADINGS, table_rows, target_rows
 
 
 def report_page(report: Report, environment: dict[str, Any]) -> str:
@@ -40,6 +40,8 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         version=__version__,
         headings=HEADINGS,
         rows=table_rows(report),
+        target_headings=TARGET_HEADINGS,
+        target_rows=target_rows(report),
         taught=taught_by(report.teacher, facts),
         terms=term_table(facts),
         circumstances=[*circumstances(report.recipe, facts), *rounding],

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekd import __version__
 from edgekd.benchmark.stages import Latency
+from edgekd.benchmark.target_stage import OnTarget, with_targets
 from edgekd.data.classes import labels_text
 from edgekd.data.dataset import Dataset
 from edgekd.distill.control import Control
@@ -32,7 +33,7 @@ def publish(
     recipe: Recipe, data: Dataset, teacher: Teacher | None, student: TrainedModel, verified: dict[ArtifactName, Verified],
     gates: list[Gate], latency: dict[ArtifactName, Latency], threads: int, workspace: Workspace, *,
     control: Control | None = None, classes: Mapping[ArtifactName, PerClass] | None = None,
-    golden: Mapping[ArtifactName, StageResult] = {},
+    golden: Mapping[ArtifactName, StageResult] = {}, targets: tuple[OnTarget, ...] = (),
 ) -> Report:  # fmt: skip
     """Write artifacts, labels, reports and manifest to the run folder; remove what an earlier run left there.
 
@@ -40,6 +41,7 @@ def publish(
     """
     folder = workspace.folder
     missed = {gate.artifact for gate in gates if not gate.passed}
+    latency = with_targets(latency, targets)
     measured = tuple(
         MeasuredArtifact(
             each, latency[name], "rejected" if name in missed else "artifacts", each.artifact.path.stat().st_size,
@@ -50,7 +52,7 @@ def publish(
     report = Report(
         recipe, folder, teacher, student, measured, tuple(gates),
         {"train": len(data.splits.train), "validation": len(data.splits.validation), "test": len(data.splits.test)},
-        threads, tuple(workspace.redone), control,
+        threads, tuple(workspace.redone), control, targets,
     )  # fmt: skip
     if workspace.follows:
         return report  # the main process writes

@@ -10,6 +10,7 @@ from typing import Any
 from edgekd import __version__
 from edgekd.artifacts import file_name, files_beside
 from edgekd.benchmark.stages import Latency
+from edgekd.benchmark.target_stage import OnTarget
 from edgekd.devices.profiles import usable_cores
 from edgekd.distill.control import Control
 from edgekd.distill.teacher import Teacher
@@ -78,6 +79,7 @@ class Report:
         threads: CPU threads that training used.
         redone: Stages that did their work in this run; the others were replayed.
         control: The student trained alone, if the recipe asked for it.
+        targets: What is known of the files on every target.
     """
 
     recipe: Recipe
@@ -90,6 +92,7 @@ class Report:
     threads: int
     redone: tuple[str, ...]
     control: Control | None
+    targets: tuple[OnTarget, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -135,6 +138,7 @@ class Report:
                 {"name": gate.name, "artifact": gate.artifact, "limit": gate.limit, "value": gate.value, "passed": gate.passed}
                 for gate in self.gates
             ],
+            "targets": [each.to_json() for each in self.targets],
             "data": {"source": self.recipe.data.source, **self.counts},
             "environment": {
                 "edgekd": __version__,

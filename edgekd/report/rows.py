@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from edgekd.artifacts import file_name
 from edgekd.report.report import Report
@@ -59,3 +60,36 @@ def size(count: float) -> str:
 def milliseconds(value: float) -> str:
     """Return a time for people, three digits after the point under 1 ms."""
     return f"{value:.3f} ms" if value < 1 else f"{value:.2f} ms"
+
+
+TARGET_HEADINGS = ("target", "file", "latency", "90 % interval", "how it is known", "memory", "")
+
+
+def target_rows(report: Report) -> list[Row]:
+    """Return a row for every file on every target, under :data:`TARGET_HEADINGS`; the file to ship there is marked."""
+    rows = []
+    for target in report.targets:
+        first = True
+        for each in report.artifacts:
+            known = target.latency.get(each.name)
+            if known is None and each.name not in target.without:
+                continue
+            if known is None:
+                told = ("", "", target.without[each.name])
+            else:
+                low, high = known["low_ms"], known["high_ms"]
+                interval = "" if low is None or high is None else f"{milliseconds(low)} - {milliseconds(high)}"
+                told = (milliseconds(known["p50_ms"]), interval, _known(known))
+            threads = target.place.rpartition(":")[2]
+            name = f"{target.name}, {threads} thread{'' if threads == '1' else 's'}" if first else ""
+            memory = size(target.memory_bytes[each.name]) if each.name in target.memory_bytes else ""
+            mark = "ship this" if each.name == target.chosen else ""
+            rows.append(Row((name, file_name(each.name), *told, memory, mark), each.folder == "rejected"))
+            first = False
+    return rows
+
+
+def _known(latency: dict[str, Any]) -> str:
+    if latency["kind"] == "measured":
+        return f"measured, {latency['runs']:,} runs, {latency['verdict']}"
+    return f"predicted, {latency['basis']}"
