@@ -83,15 +83,25 @@ def prediction_basis(profile: Profile) -> Basis:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Basis("specification only", 0)
+        return _basis_of_cores(profile)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     found = list(_tables_with_basis(content))
     if not found:
-        return Basis("specification only", 0)
+        return _basis_of_cores(profile)
     order = ("fitted", "transferred", "specification only")
     best = min((each["basis"] for each in found), key=lambda basis: order.index(basis) if basis in order else len(order))
     return Basis(best, sum(int(each.get("rows", 0)) for each in found if each["basis"] == best))
+
+
+def _basis_of_cores(profile: Profile) -> Basis:
+    """Return what predictions stand on where no latency of the device is published."""
+    path = profile_folder() / "coefficients" / "families.toml"
+    if not path.is_file() or not profile.clusters:
+        return Basis("specification only", 0)
+    families = tomllib.loads(path.read_text(encoding="utf-8"))["family"]
+    measured = {each["core"] for family in families for each in family.get("core", [])}
+    return Basis("transferred" if fast_clusters(profile)[0].core in measured else "specification only", 0)
 
 
 def _tables_with_basis(value: Any) -> Iterator[dict[str, Any]]:

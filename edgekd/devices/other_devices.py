@@ -85,10 +85,12 @@ def reaches(groups: Sequence[Group], found: Sequence[OnNewDevice]) -> tuple[dict
                 errors[groups[each.group].family].append(np.abs(each.errors))
         every = conformal(np.concatenate([each for own in errors.values() for each in own]))
         result.append({
-            family: max(conformal(np.concatenate(errors[family])), every) if len(errors[family]) < _ENOUGH and errors[family]
+            family: max(conformal(np.concatenate(errors[family])), every) if 0 < len(errors[family]) < _ENOUGH
             else conformal(np.concatenate(errors[family])) if errors[family] else every
             for family in families
         })  # fmt: skip
+    # Nobody knows less where the same cores were measured.
+    result[1] = {family: max(value, result[0][family]) for family, value in result[1].items()}
     if not all(np.isfinite(list(each.values())).all() for each in result):
         result = [{family: min(value, _WIDEST) for family, value in each.items()} for each in result]
     return result[0], result[1]
@@ -140,7 +142,7 @@ def _median_ratio(first: Group, second: Group) -> float | None:
 _QUARTILES = 1.349
 """Distance of the quartiles of a normal distribution, in standard deviations."""
 _FEWEST = 3
-_ENOUGH = 5
-"""Groups from which a family's own quantile is trusted."""
+_ENOUGH = 10
+"""Groups from which a family's own quantile is trusted: rows of one device err alike, so devices count, not rows."""
 _WIDEST = 1.5
 """Where nothing was measured to tell: a factor of 4.5."""
