@@ -43,6 +43,7 @@ _SHOWN = 10
 @click.option("--via", metavar="WAY", help="How to reach it: local, ssh://user@host[:port], adb[:SERIAL], emulated.")
 @click.option("--golden", type=click.Path(path_type=Path), metavar="DIR", help="Golden vectors of FILE. Default: its run's.")
 @click.option("--python", default="python3", show_default=True, metavar="PATH", help="Python on the device; ~/ is its home.")
+@click.option("--instructions", is_flag=True, help="With --via emulated: count the ARM instructions of one inference, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what runtimes and other libraries print.")
@@ -50,7 +51,7 @@ def command(
     arguments: tuple[str, ...], data: str | None, weights_a: str | None, weights_b: str | None, labels_a: str | None,
     labels_b: str | None, max_error: float | None, min_agreement: float | None, max_drop: float | None, layers: bool,
     hashes_only: bool, allow_code: bool, target: str | None, via: str | None, golden: Path | None, python: str,
-    as_json: bool, quiet: bool, verbose: bool,
+    instructions: bool, as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Compare model B with model A, whatever frameworks they are of; check a finished run folder; or check on a device that
     a file gives there what it gave where it was made.
@@ -64,8 +65,10 @@ def command(
     4 a limit was missed, a golden vector differs, or a file of the run folder is not what its manifest says ·
     5 a device cannot be reached, or lacks something
     """
+    if instructions and via != "emulated":
+        raise click.UsageError("--instructions are counted by emulation: add --via emulated")
     if target is not None or via is not None:
-        _verify_on_device(arguments, target or "host", via, golden, python, as_json, quiet)
+        _verify_on_device(arguments, target or "host", via, golden, python, instructions, as_json, quiet)
         return
     if golden is not None:
         raise click.UsageError("--golden is for a file on a device: say which with --on TARGET")
@@ -163,8 +166,9 @@ def _show_run(checked: RunCheck, as_json: bool, quiet: bool) -> None:
 
 
 def _verify_on_device(
-    arguments: tuple[str, ...], target: str, via: str | None, golden: Path | None, python: str, as_json: bool, quiet: bool
-) -> None:
+    arguments: tuple[str, ...], target: str, via: str | None, golden: Path | None, python: str, instructions: bool,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
     if len(arguments) != 1:
         raise click.UsageError(f"{len(arguments)} arguments given with --on; name one .onnx, .ort or .tflite file")
     from edgekd.benchmark.golden_vectors import verify_on_device
@@ -175,11 +179,18 @@ def _verify_on_device(
     profile = load_profile(target)
     with stop_signals():
         found = verify_on_device(Path(arguments[0]), profile, transport_to(profile, via), golden=golden, python=python)
+    counted = None
+    if instructions:
+        from edgekd.benchmark.arm_instructions import count_instructions
+
+        counted = count_instructions(Path(arguments[0]))
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+        click.echo(json.dumps(found.to_json() | {"instructions": counted}, indent=2))
         sys.exit(GateMissed.exit_code if found.differing else 0)
     if not quiet:
         _show_on_device(found)
+        if counted is not None:
+            _line("one inference", f"{counted:,} ARM instructions on one thread, to compare files with: no latency")
     if found.differing:
         raise GateMissed(f"{len(found.differing)} of {len(found.vectors)} golden vectors differ on {found.target}")
 

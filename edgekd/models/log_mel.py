@@ -69,10 +69,10 @@ class LogMel(nn.Module):
         return self._spectrogram(waveform)
 
     def _spectrogram(self, waveform: Tensor) -> Tensor:
-        parts = nn.functional.conv1d(waveform[:, None], self.fourier, stride=self.hop)  # type: ignore[arg-type]
-        cosine, sine = parts.chunk(2, dim=1)
-        mel = torch.matmul(self.filters, cosine * cosine + sine * sine)  # type: ignore[arg-type]
-        return torch.log(mel + 1e-6).transpose(1, 2)[:, None]
+        parts = nn.functional.conv1d(waveform[:, None], self.fourier, stride=self.hop).transpose(1, 2)  # type: ignore[arg-type]
+        cosine, sine = parts.chunk(2, dim=2)
+        mel = torch.matmul(cosine * cosine + sine * sine, self.filters.T)  # type: ignore[arg-type, operator]
+        return torch.log(mel + 1e-6)[:, None]
 
 
 class LogMelNetwork(nn.Module):
