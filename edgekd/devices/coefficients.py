@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.devices.features import FEATURES
+from edgekd.devices.features import FEATURES, PLAIN, Counting
 from edgekd.devices.fitting import Array
 from edgekd.devices.latency_table import Family, Key, family_of
 from edgekd.devices.profiles import profile_folder
@@ -40,6 +40,7 @@ class FittedKey:
         rows, models: Measurements and different models it was fitted on.
         sources: Where those are from.
         calibrated: Date on which the user measured them on the device; empty: they are published ones.
+        counting: How the work is counted that coefficients are for.
     """
 
     key: Key
@@ -52,6 +53,7 @@ class FittedKey:
     models: int
     sources: tuple[str, ...]
     calibrated: str = ""
+    counting: Counting = PLAIN
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def write_device(path: Path, profile: str, found: DeviceCoefficients) -> None:
                   f"rows = {each.rows}", f"models = {each.models}", f"sources = {_list(map(_text, each.sources))}",
                   f"error = {each.error:.4f}", f"reach = {each.reach:.3f}", f"noise = {each.noise:g}",
                   *([f"calibrated = {_text(each.calibrated)}"] if each.calibrated else []),
+                  *([_counting(each.counting)] if each.counting != PLAIN else []),
                   f"coefficients = {_numbers(np.exp(each.coefficients))}",
                   f"deviations = {_list(f'{value:.2f}' for value in each.deviations)}"]  # fmt: skip
     for near in found.nearest:
@@ -232,10 +235,13 @@ def _fitted(each: dict[str, Any]) -> FittedKey:
     coefficients, deviations = np.array(each["coefficients"], float), np.array(each["deviations"], float)
     if coefficients.shape != (len(FEATURES),) or deviations.shape != coefficients.shape or not (coefficients > 0).all():
         raise ValueError(f"{len(FEATURES)} coefficients above 0 and as many deviations are needed")
+    counting = Counting(**each.get("counting", {}))
+    if min(counting.outputs, counting.inputs) < 1:
+        raise ValueError("channels are rounded to multiples of 1 or more")
     return FittedKey(
         Key(*(str(each[name]) for name in _KEY)), np.log(coefficients), deviations, float(each["noise"]),
         float(each["reach"]), float(each["error"]), int(each["rows"]), int(each["models"]), tuple(each["sources"]),
-        str(each.get("calibrated", "")),
+        str(each.get("calibrated", "")), counting,
     )  # fmt: skip
 
 
@@ -247,6 +253,11 @@ def _read(path: Path) -> dict[str, Any]:
     if content.get("schema") != SCHEMA or content.get("features") not in (None, list(FEATURES)):
         raise UsageError(f"{path} was written by another version of edgekd", _AGAIN)
     return content
+
+
+def _counting(value: Counting) -> str:
+    apart = str(value.apart).lower()
+    return f"counting = {{ outputs = {value.outputs}, inputs = {value.inputs}, apart = {apart} }}"
 
 
 def _text(value: str) -> str:

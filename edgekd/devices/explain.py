@@ -72,11 +72,16 @@ def transports(profile: Profile) -> tuple[str, ...]:
 
 
 def prediction_basis(profile: Profile) -> Basis:
-    """Return what predictions stand on: the best of the coefficients that are shipped for the device.
+    """Return what predictions stand on: the user's calibration, else the best of the coefficients that are shipped.
 
     Raises:
-        UsageError: The file of coefficients cannot be read.
+        UsageError: A file of coefficients cannot be read.
     """
+    from edgekd.devices.coefficients import read_device, user_file
+
+    own = read_device(user_file(profile.id)).fitted
+    if own:
+        return Basis(f"calibrated {own[0].calibrated}", 0)
     if profile.kind == "host":
         return Basis("measured", 0)
     path = profile_folder() / "coefficients" / f"{profile.id}.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 
 import numpy as np
@@ -27,23 +28,60 @@ _WINOGRAD = ((2, 16), (4, 36), (6, 64))
 """Width of a tile of outputs, and multiplications for it."""
 
 
-def features_of(kernels: Iterable[Kernel]) -> NDArray[np.float64]:
-    """Return the sums over the kernels of a network, in the order of :data:`FEATURES`."""
+@dataclass(frozen=True)
+class Counting:
+    """How the work of a network is counted, as a runtime on a device does it.
+
+    Attributes:
+        outputs, inputs: Channels of convolutions are rounded up to multiples of these, because so many are computed at once;
+            fewer input channels than that, as those of an image, are not rounded.
+        apart: Whether integer activations that XNNPACK has no kernel for count by themselves, as ``normalization_values``.
+            Published latencies of such networks are too few to tell.
+    """
+
+    outputs: int = 1
+    inputs: int = 1
+    apart: bool = False
+
+
+PLAIN = Counting()
+
+
+def features_of(kernels: Iterable[Kernel], counting: Counting = PLAIN) -> NDArray[np.float64]:
+    """Return the sums over the kernels of a network, in the order of :data:`FEATURES`.
+
+    Args:
+        kernels: Of the network.
+        counting: How its work is counted.
+    """
     total = np.zeros(len(FEATURES))
     for position, kernel in enumerate(kernels):
-        total += kernel_features(kernel)
+        total += kernel_features(kernel, counting)
         if position == 0:
             total[_INDEX["input_values"]] += kernel.read
     return total
 
 
-def kernel_features(kernel: Kernel) -> NDArray[np.float64]:
-    """Return the numbers of one kernel, in the order of :data:`FEATURES`."""
+def kernel_features(kernel: Kernel, counting: Counting = PLAIN) -> NDArray[np.float64]:
+    """Return the numbers of one kernel, in the order of :data:`FEATURES`; arguments as of :func:`features_of`."""
     found = np.zeros(len(FEATURES))
-    for name, value in _numbers(kernel).items():
+    for name, value in _numbers(_counted(kernel, counting)).items():
         found[_INDEX[name]] += value
     found[_INDEX["kernels"]] = 1
     return found
+
+
+def _counted(kernel: Kernel, counting: Counting) -> Kernel:
+    """Return a kernel with the work that a runtime has with it."""
+    if counting.apart and kernel.apart:
+        return replace(kernel, kind="normalization")
+    if kernel.kind not in ("pointwise", "conv3x3", "conv", "depthwise") or kernel.outputs < 2:
+        return kernel
+    share = ceil(kernel.outputs / counting.outputs) * counting.outputs / kernel.outputs
+    inputs = kernel.macs / max(kernel.written * kernel.size**2, 1)
+    if kernel.kind != "depthwise" and inputs >= counting.inputs:
+        share *= ceil(inputs / counting.inputs - 1e-9) * counting.inputs / inputs
+    return replace(kernel, macs=round(kernel.macs * share))
 
 
 def _numbers(kernel: Kernel) -> dict[str, float]:

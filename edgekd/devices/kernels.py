@@ -45,6 +45,7 @@ class Kernel:
         stride: Of a convolution; 1 for anything else.
         size: Of the filter of a convolution or the window of a pool, for example 3; 1 for anything else.
         outputs: Channels that a convolution makes; 1 for anything else.
+        apart: Whether it is an activation that TFLite computes in integers outside of XNNPACK, which has no kernel for it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Kernel:
     stride: int = 1
     size: int = 1
     outputs: int = 1
+    apart: bool = False
 
     @property
     def moved(self) -> int:
@@ -126,7 +128,8 @@ def _kernel(graph: GraphDescription, operator: OperatorDescription) -> Kernel:
     category: Kind = "pool" if kind in _POOLS else "movement" if kind in _MOVEMENTS else "elementwise"
     if kind in _NORMALIZATIONS:
         category = "normalization"
-    return Kernel(operator.name, category, 0, count, read, written)
+    apart = kind in _APART and any("int8" in each.dtype for each in graph.activations(operator.inputs))
+    return Kernel(operator.name, category, 0, count, read, written, apart=apart)
 
 
 def _convolution(graph: GraphDescription, operator: OperatorDescription, filters: tuple[int, ...], kernel: Kernel) -> Kernel:
@@ -195,6 +198,7 @@ _FREE = frozenset({
     "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE",
 })  # fmt: skip
 """Operators that move nothing, or next to nothing."""
+_APART = frozenset({"HARD_SWISH"})
 _NORMALIZATIONS = frozenset({"LRN", "LOCAL_RESPONSE_NORMALIZATION"})
 _POOLS = frozenset({
     "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "ReduceSum",

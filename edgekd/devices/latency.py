@@ -16,7 +16,7 @@ from edgekd.devices.coefficients import (
     shared_coefficients,
     shipped_coefficients,
 )
-from edgekd.devices.features import features_of, kernel_features
+from edgekd.devices.features import PLAIN, Counting, features_of, kernel_features
 from edgekd.devices.fitting import Array, design, log_deviation, log_latency
 from edgekd.devices.kernels import Kernel
 from edgekd.devices.latency_table import Family, family_of
@@ -89,6 +89,7 @@ class _Source:
         reach: Logarithm that the interval reaches to each side.
         basis, words: As of Prediction.
         runtime: Family of runtimes that was measured.
+        counting: How the work is counted that coefficients are for.
     """
 
     coefficients: Array
@@ -96,6 +97,7 @@ class _Source:
     basis: Basis
     words: str
     runtime: str
+    counting: Counting = PLAIN
 
 
 def predict(kernels: Sequence[Kernel], profile: Profile, runtime: str, threads: int, precision: str) -> Prediction | None:
@@ -115,11 +117,10 @@ def predict(kernels: Sequence[Kernel], profile: Profile, runtime: str, threads: 
         UsageError: A runtime, number of threads or precision that there is not, or a network without kernels.
     """
     _check(kernels, runtime, threads, precision)
-    features = features_of(kernels)
-    source = _source(features, profile, device_coefficients(profile.id), runtime, threads, precision)
+    source = _source(kernels, profile, device_coefficients(profile.id), runtime, threads, precision)
     if source is None:
         return None
-    seen = design(features, source.runtime)
+    seen = design(features_of(kernels, source.counting), source.runtime)
     milliseconds = exp(float(log_latency(seen, source.coefficients)))
     return Prediction(
         milliseconds, milliseconds * exp(-source.reach), milliseconds * exp(source.reach), source.basis, source.words,
@@ -128,15 +129,13 @@ def predict(kernels: Sequence[Kernel], profile: Profile, runtime: str, threads: 
 
 
 def published_costs(
-    features: Array, profile: Profile, runtime: str, threads: int, precision: str
+    kernels: Sequence[Kernel], profile: Profile, runtime: str, threads: int, precision: str
 ) -> tuple[Array, str] | None:  # fmt: skip
     """Return logarithms of the coefficients that serve a request without the user's calibration, and the family they are of.
 
-    Args:
-        features: Of the network, as :func:`~edgekd.devices.features.features_of` gives them.
-        profile, runtime, threads, precision: As of :func:`predict`.
+    Arguments as of :func:`predict`.
     """
-    source = _source(features, profile, shipped_coefficients(profile.id), runtime, threads, precision)
+    source = _source(kernels, profile, shipped_coefficients(profile.id), runtime, threads, precision)
     return None if source is None else (source.coefficients, source.runtime)
 
 
@@ -165,25 +164,25 @@ def _check(kernels: Sequence[Kernel], runtime: str, threads: int, precision: str
 
 
 def _source(
-    features: Array, profile: Profile, device: DeviceCoefficients, runtime: str, threads: int, precision: str
+    kernels: Sequence[Kernel], profile: Profile, device: DeviceCoefficients, runtime: str, threads: int, precision: str
 ) -> _Source | None:  # fmt: skip
     """Return the best that is known: of this runtime, or else of the nearest; of this device, or else of others."""
     own = runtimes_alike(runtime)
-    found = _from_device(features, device, own, threads, precision) or _from_others(profile, own, threads, precision)
+    found = _from_device(kernels, device, own, threads, precision) or _from_others(profile, own, threads, precision)
     if found is not None:
         return found
     nearest = tuple(each for each in _NEAREST if each not in own)
-    found = _from_device(features, device, nearest, threads, precision) or _from_others(profile, nearest, threads, precision)
+    found = _from_device(kernels, device, nearest, threads, precision) or _from_others(profile, nearest, threads, precision)
     if found is None:
         return None
     reach = float(np.hypot(found.reach, _NORMAL_90 * shared_coefficients().runtime_change))
     words = f"no measurement of {runtime} is published for it; the nearest: {found.words}"
     basis: Basis = "transferred" if found.basis == "fitted" else found.basis
-    return _Source(found.coefficients, reach, basis, words, found.runtime)
+    return _Source(found.coefficients, reach, basis, words, found.runtime, found.counting)
 
 
 def _from_device(
-    features: Array, device: DeviceCoefficients, runtimes: tuple[str, ...], threads: int, precision: str
+    kernels: Sequence[Kernel], device: DeviceCoefficients, runtimes: tuple[str, ...], threads: int, precision: str
 ) -> _Source | None:  # fmt: skip
     """Return what was fitted on this device: with as many threads, else scaled from another number of them."""
     fitted = [
@@ -192,15 +191,22 @@ def _from_device(
     ]  # fmt: skip
     if not fitted:
         return None
+    features = features_of(kernels)
 
     def distance(each: FittedKey) -> tuple[float, bool, int, int, float]:
         count = each.key.thread_count or ALL_THREADS
         rank = runtimes.index(family_of(each.key).runtime)
-        return abs(np.log(count / threads)), not each.calibrated, rank, -each.rows, float(log_latency(features, each.coefficients))
+        return (
+            abs(np.log(count / threads)),
+            not each.calibrated,
+            rank,
+            -each.rows,
+            float(log_latency(features, each.coefficients)),
+        )
 
     best = min(fitted, key=distance)
     family = family_of(best.key)
-    seen = design(features, family.runtime)
+    seen = design(features_of(kernels, best.counting), family.runtime)
     deviation = np.hypot(log_deviation(seen, best.coefficients, best.deviations), best.noise)
     reach = float(best.reach * deviation)
     key = best.key
@@ -210,12 +216,13 @@ def _from_device(
     words += f" with {_runtime_words(key.runtime, key.delegate)}"
     words += f", {_threads_words(key.threads)}" + (f" ({key.setup})" if key.setup else "")
     if family.several == (threads > 1):
-        return _Source(best.coefficients, reach, "fitted", words, family.runtime)
+        return _Source(best.coefficients, reach, "fitted", words, family.runtime, best.counting)
     shared = shared_coefficients()
     gain = shared.threads_gain if family.several else -shared.threads_gain
     reach = float(np.hypot(reach, _NORMAL_90 * shared.threads_change))
     words += f", scaled to {threads} thread{'s' if threads > 1 else ''}"
-    return _Source(best.coefficients + gain, reach, "transferred", words, family.runtime)
+    moved = best.coefficients + gain
+    return _Source(moved, reach, "transferred", words, family.runtime, best.counting)
 
 
 def _from_others(profile: Profile, runtimes: tuple[str, ...], threads: int, precision: str) -> _Source | None:
@@ -244,7 +251,8 @@ def _from_others(profile: Profile, runtimes: tuple[str, ...], threads: int, prec
 
 def _layers(kernels: Sequence[Kernel], source: _Source, total: float) -> tuple[LayerLatency, ...]:
     parts = [
-        float((design(kernel_features(each), source.runtime) * np.exp(source.coefficients)).sum()) for each in kernels
+        float((design(kernel_features(each, source.counting), source.runtime) * np.exp(source.coefficients)).sum())
+        for each in kernels
     ]  # fmt: skip
     rest = total - sum(parts)  # of the input, which is no kernel's
     parts[0] += max(0.0, rest)
