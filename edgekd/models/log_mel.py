@@ -71,7 +71,7 @@ class LogMel(nn.Module):
     def _spectrogram(self, waveform: Tensor) -> Tensor:
         parts = nn.functional.conv1d(waveform[:, None], self.fourier, stride=self.hop).transpose(1, 2)  # type: ignore[arg-type]
         cosine, sine = parts.chunk(2, dim=2)
-        mel = torch.matmul(cosine * cosine + sine * sine, self.filters.T)  # type: ignore[arg-type, operator]
+        mel = torch.matmul(cosine * cosine + sine * sine, self.filters.T)  # type: ignore[arg-type]
         return torch.log(mel + 1e-6)[:, None]
 
 
