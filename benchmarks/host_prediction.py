@@ -25,9 +25,8 @@ from edgekd.benchmark.on_device import benchmark_files
 from edgekd.benchmark.transports.open import open_transport
 from edgekd.devices.calibrate import SHORT, keep, undisturbed
 from edgekd.devices.calibration_models import calibration_files
-from edgekd.devices.coefficients import user_file
 from edgekd.devices.file_latency import predict_file
-from edgekd.devices.profiles import load_profile
+from edgekd.devices.profiles import load_profile, user_file
 from edgekd.models.tensors import ModelSpec, classifier, image_input
 from edgekd.progress import Silent
 from edgekd.safe.files import write_json

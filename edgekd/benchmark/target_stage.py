@@ -15,6 +15,7 @@ from typing import Any
 
 from edgekd.benchmark.stages import Latency
 from edgekd.benchmark.transports import Transport
+from edgekd.devices.profiles import user_file
 from edgekd.devices.targets import TargetFiles, target_files
 from edgekd.errors import DeviceError, UsageError
 from edgekd.flavours import ArtifactName
@@ -131,8 +132,8 @@ def _coefficients_digest(profile: str) -> str:
     from edgekd.devices.coefficients import coefficients_folder
 
     digest = hashlib.sha256()
-    for name in (profile, "families"):
-        path = coefficients_folder() / f"{name}.toml"
+    shipped = (coefficients_folder() / f"{name}.toml" for name in (profile, "families"))
+    for path in (*shipped, user_file(profile)):
         digest.update(path.read_bytes() if path.is_file() else b"none")
     return digest.hexdigest()
 

@@ -40,7 +40,7 @@ def command(
     """
     from edgekd.cli.benchmark import transport_to
     from edgekd.devices.calibrate import calibrate
-    from edgekd.devices.coefficients import user_file
+    from edgekd.devices.profiles import user_file
     from edgekd.safe.stop import stop_signals
 
     profile = load_profile(name)

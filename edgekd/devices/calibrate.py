@@ -15,10 +15,10 @@ from edgekd.benchmark.on_device import Protocol, benchmark_files
 from edgekd.benchmark.transports import Transport
 from edgekd.devices.calibration_fit import KeyFit, fit_key
 from edgekd.devices.calibration_models import CalibrationFile, Format, calibration_files
-from edgekd.devices.coefficients import DeviceCoefficients, FittedKey, read_device, user_file, write_device
+from edgekd.devices.coefficients import DeviceCoefficients, FittedKey, read_device, write_device
 from edgekd.devices.kernels import Kernel, kernels_of
 from edgekd.devices.latency_table import Key, family_of
-from edgekd.devices.profiles import Profile
+from edgekd.devices.profiles import Profile, user_file
 from edgekd.errors import DeviceError, UsageError
 from edgekd.inspect.inspection import inspect_file
 from edgekd.progress import Listener, Silent

@@ -5,7 +5,6 @@ The user's are what ``edgekd devices calibrate`` found on a device at hand; they
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from edgekd.devices.features import FEATURES, PLAIN, Counting
 from edgekd.devices.fitting import Array
 from edgekd.devices.latency_table import Family, Key, family_of
-from edgekd.devices.profiles import profile_folder
+from edgekd.devices.profiles import profile_folder, user_file
 from edgekd.devices.transfer import Scaling
 from edgekd.errors import UsageError
 from edgekd.safe.files import write_text
@@ -107,12 +106,6 @@ class Shared:
 def coefficients_folder() -> Path:
     """Return the folder of the shipped files."""
     return profile_folder() / "coefficients"
-
-
-def user_file(profile: str) -> Path:
-    """Return where the calibration of a profile is kept: below ``XDG_DATA_HOME``, or ``~/.local/share``."""
-    home = os.environ.get("XDG_DATA_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "share") / "edgekd" / "devices" / f"{profile}.toml"
 
 
 def device_coefficients(profile: str) -> DeviceCoefficients:

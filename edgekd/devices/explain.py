@@ -15,6 +15,7 @@ from edgekd.devices.profiles import (
     peak_gops,
     profile_folder,
     profile_names,
+    user_file,
 )
 from edgekd.errors import UsageError
 from edgekd.flavours import FLAVOURS, RUNTIME_NAMES, format_of
@@ -77,11 +78,12 @@ def prediction_basis(profile: Profile) -> Basis:
     Raises:
         UsageError: A file of coefficients cannot be read.
     """
-    from edgekd.devices.coefficients import read_device, user_file
+    if user_file(profile.id).is_file():
+        from edgekd.devices.coefficients import read_device
 
-    own = read_device(user_file(profile.id)).fitted
-    if own:
-        return Basis(f"calibrated {own[0].calibrated}", 0)
+        own = read_device(user_file(profile.id)).fitted
+        if own:
+            return Basis(f"calibrated {own[0].calibrated}", 0)
     if profile.kind == "host":
         return Basis("measured", 0)
     path = profile_folder() / "coefficients" / f"{profile.id}.toml"

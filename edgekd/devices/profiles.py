@@ -196,6 +196,12 @@ def profile_folder() -> Path:
     return installed if installed.is_dir() else package.parent.parent / "devices"
 
 
+def user_file(profile: str) -> Path:
+    """Return where the calibration of a profile is kept: below ``XDG_DATA_HOME``, or ``~/.local/share``."""
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "edgekd" / "devices" / f"{profile}.toml"
+
+
 def profile_names() -> tuple[str, ...]:
     """Return the ids of the shipped profiles, sorted."""
     return tuple(sorted(path.stem for path in profile_folder().glob("*.toml") if path.stem != "cores"))

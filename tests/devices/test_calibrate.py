@@ -30,7 +30,6 @@ from edgekd.devices.coefficients import (
     device_coefficients,
     read_device,
     shipped_coefficients,
-    user_file,
     write_device,
 )
 from edgekd.devices.explain import prediction_basis
@@ -39,7 +38,7 @@ from edgekd.devices.file_latency import predict_file
 from edgekd.devices.fitting import PRIOR, design, log_deviation, log_latency
 from edgekd.devices.kernels import Kernel, Kind, kernels_of
 from edgekd.devices.latency import predict, published_costs
-from edgekd.devices.profiles import load_profile
+from edgekd.devices.profiles import load_profile, user_file
 from edgekd.errors import DeviceError, UsageError
 from edgekd.inspect.inspection import inspect_file
 from tests.benchmark.models import onnx_model
