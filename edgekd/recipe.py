@@ -168,6 +168,9 @@ class Student(Section):
     weights: str | None = Field(
         None, min_length=1, max_length=4096, description="file of weights to start from: .safetensors, or .pt of tensors only"
     )
+    pruning: str | None = Field(
+        None, min_length=1, max_length=4096, description="record of cuts that `edgekd prune` wrote, prune.json; null: not cut"
+    )
     preprocess: Normalisation = Field(
         default_factory=Normalisation,
         description="how samples are normalised, for a network trained elsewhere; null: as the training split's own",

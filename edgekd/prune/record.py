@@ -54,6 +54,22 @@ def make_record(reference: str, model: nn.Module, kept: Kept, attributes: Attrib
     }  # fmt: skip
 
 
+def compose(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of making the cuts of ``first`` and then, in what is left, those of ``second``."""
+    modules = {name: dict(sides) for name, sides in first["modules"].items()}
+    for name, sides in second["modules"].items():
+        for side, then in sides.items():
+            before = modules.setdefault(name, {}).get(side)
+            if before is None:
+                modules[name][side] = then
+            else:
+                modules[name][side] = {"kept": [before["kept"][index] for index in then["kept"]], "of": before["of"]}
+    numbers = {name: dict(each) for name, each in first["attributes"].items()}
+    for name, each in second["attributes"].items():
+        numbers.setdefault(name, {}).update(each)
+    return {**first, "modules": modules, "attributes": numbers}
+
+
 def cut(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Cut ``model`` in place, as ``record`` says.
 
