@@ -367,10 +367,19 @@ def _student(recipe: Recipe) -> str:
     student = recipe.student
     if student.model != "from-teacher":
         check_available(student.model, student.weights, "student")
-        return _model(student.model, student.arguments)
+        return _model(student.model, student.arguments) + _cuts(recipe)
     reference, arguments, kept = derive_student(recipe.teacher, student.arguments)
     layers = f", starting from its layers {', '.join(map(str, kept))}" if kept is not None else ""
-    return f"{_model(reference, arguments)}{layers}"
+    return f"{_model(reference, arguments)}{layers}{_cuts(recipe)}"
+
+
+def _cuts(recipe: Recipe) -> str:
+    if recipe.student.pruning is None:
+        return ""
+    from edgekd.prune.record import read_record
+
+    record = read_record(Path(recipe.student.pruning).expanduser())
+    return f", {len(record['modules'])} of its modules narrower by {recipe.student.pruning}"
 
 
 def _model(reference: str, arguments: Mapping[str, Any]) -> str:

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 @click.option("--to", "target", required=True, metavar="TARGET", help="macs=0.5x, params=200k, bytes=1M, latency=0.5x@pi4, "
               "latency=12ms@pi4, or ratio=0.5 of every layer's channels.")  # fmt: skip
 @click.option("--weights", metavar="FILE", help="Trained weights: .safetensors, or .pt holding tensors only.")
-@click.option("--data", metavar="SOURCE", help="As data.source of a recipe: what taylor and activation look at, and what loss and "
-              "sensitivity are measured on.")  # fmt: skip
+@click.option("--data", metavar="SOURCE", help="As data.source of a recipe: what taylor and activation look at, and what "
+              "loss and sensitivity are measured on.")  # fmt: skip
 @click.option("--criterion", default="magnitude", show_default=True, metavar="NAME",
               help="What a channel is worth: magnitude, taylor, batchnorm, activation, random.")  # fmt: skip
 @click.option("--per-layer", is_flag=True, help="Every layer loses the same share; by default layers compete for the budget.")
 @click.option("--multiple", type=click.IntRange(1, 1024), metavar="N", help="Widths become multiples of N. Default: what the "
               "kernels of the device like, or 8.")  # fmt: skip
-@click.option("--on", "device", metavar="NAME", help="Predict latency before and after on this device, see `edgekd devices list`.")
+@click.option(
+    "--on", "device", metavar="NAME", help="Predict latency before and after on this device, see `edgekd devices list`."
+)
 @click.option("--shape", metavar="C,H,W", help="Of one sample, where there is no --data.")
 @click.option("--classes", type=click.IntRange(2), metavar="N", help="Number of classes, where there is no --data.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the files.")
@@ -42,8 +44,9 @@ def command(
 ) -> None:  # fmt: skip
     """Cut channels, attention heads and feed-forward units out of a trained network, to a budget.
 
-    What is left is MODEL with prune.json, the record of the cuts, and pruned.safetensors: student.pruning and student.weights of
-    a recipe, or of `edgekd export`. It has lost accuracy until it is trained again. KEY=VALUE changes data.*, student.* and seed.
+    What is left is MODEL with prune.json, the record of the cuts, and pruned.safetensors: student.pruning and student.weights
+    of a recipe, or of `edgekd export`. It has lost accuracy until it is trained again. KEY=VALUE changes data.*, student.* and
+    seed.
 
     \b
     edgekd prune zoo:resnet20 --weights resnet20.safetensors --data folder:photos --to latency=0.5x@pi4 --out runs/pruned

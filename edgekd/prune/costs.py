@@ -168,11 +168,11 @@ def graph_of(model: nn.Module, spec: ModelSpec) -> GraphDescription:
     return _with_macs(GraphDescription("onnx", tensors, tuple(recorder.operators), (), names, {}))
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down every operator of PyTorch that runs."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tensors: list[TensorDescription] = []
         self.operators: list[OperatorDescription] = []
         self._names: dict[int, str] = {}

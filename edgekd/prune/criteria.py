@@ -48,7 +48,9 @@ def scores(
     """
     listed = list(groups)
     if criterion in NEEDS_DATA and not samples:
-        raise UsageError(f"criterion {criterion} looks at samples, and there are none", "name some with --data, or take magnitude")
+        raise UsageError(
+            f"criterion {criterion} looks at samples, and there are none", "name some with --data, or take magnitude"
+        )
     if criterion == "activation":
         assert samples
         found = _activation(model, spec, listed, samples)

@@ -92,7 +92,8 @@ class PrunedFiles:
         before, after = made.before, made.after
         lines = [f"{made.spec.reference}, {self.target}, by {self.criterion}, widths in multiples of {made.multiple}"]
         for what, old, new in (
-            ("MACs", before.macs, after.macs), ("parameters", before.params, after.params), ("bytes", before.size_bytes, after.size_bytes),
+            ("MACs", before.macs, after.macs), ("parameters", before.params, after.params),
+            ("bytes", before.size_bytes, after.size_bytes),
         ):  # fmt: skip
             assert old is not None and new is not None
             lines.append(f"  {what:<10} {old:>13,} -> {new:>13,}   {new / old:.2f}x")
@@ -163,8 +164,8 @@ def prune_file(
         samples = None if loaded is None else calibration_samples(loaded, asked.seed)
         found = find_groups(network, spec)
         made = prune_model(
-            network, spec, wanted, criterion=chosen, scope=scope, multiple=multiple, samples=samples, time=time, seed=asked.seed,
-            found=found,
+            network, spec, wanted, criterion=chosen, scope=scope, multiple=multiple, samples=samples, time=time,
+            seed=asked.seed, found=found,
         )  # fmt: skip
         loss, accuracy, curves = None, None, list[Sensitivity]()
         if loaded is not None and samples is not None:
@@ -207,7 +208,9 @@ def calibration_samples(data: Dataset, seed: int, count: int = _SAMPLES) -> Samp
 def _recipe(model: str, weights: str | None, data: str | None, overrides: Sequence[str]) -> Recipe:
     for each in overrides:
         if each.partition(".")[0] not in {"data", "student"} and each.partition("=")[0] != "seed":
-            raise UsageError(f"'{each}' changes nothing here", "allowed: data.*, student.* and seed, as student.arguments.width=0.5")
+            raise UsageError(
+                f"'{each}' changes nothing here", "allowed: data.*, student.* and seed, as student.arguments.width=0.5"
+            )
     student: dict[str, Any] = {"model": model} | ({"weights": weights} if weights is not None else {})
     source = {"data": {"source": data}} if data is not None else {}
     return resolve_recipe({"student": student, "distill": {"scheme": "none"}, **source}, list(overrides))
@@ -217,7 +220,9 @@ def _spec(model: str, recipe: Recipe, data: Dataset | None, shape: tuple[int, ..
     if data is not None:
         return student_spec(recipe, data)[0]
     if shape is None or classes is None:
-        raise UsageError("what the network takes and gives is not known", f"name its data with --data, or give {_DEFAULT_SHAPES}")
+        raise UsageError(
+            "what the network takes and gives is not known", f"name its data with --data, or give {_DEFAULT_SHAPES}"
+        )
     if len(shape) == 3:
         image = TensorSpec("image", "float32", shape, "NCHW", "image")
         spec = classifier(model, (image,), tuple(map(str, range(classes))), recipe.student.arguments)
@@ -225,7 +230,9 @@ def _spec(model: str, recipe: Recipe, data: Dataset | None, shape: tuple[int, ..
         row = TensorSpec("features", "float32", shape, "NC", "features")
         spec = classifier(model, (row,), tuple(map(str, range(classes))), recipe.student.arguments)
     else:
-        raise UsageError(f"--shape has {len(shape)} numbers", "give channels,height,width or columns; texts and sounds with --data")
+        raise UsageError(
+            f"--shape has {len(shape)} numbers", "give channels,height,width or columns; texts and sounds with --data"
+        )
     from edgekd.prune.record import read_record
 
     return spec if recipe.student.pruning is None else replace(spec, pruning=read_record(Path(recipe.student.pruning)))
@@ -234,7 +241,9 @@ def _spec(model: str, recipe: Recipe, data: Dataset | None, shape: tuple[int, ..
 def _trained(spec: ModelSpec, weights: str | None) -> nn.Module:
     start = StartingWeights(weights, pretrained=KINDS[kind_of(spec.reference)].brings_weights)
     if not start.anything:
-        raise UsageError(f"{spec.reference} comes without weights, and random ones tell nothing", "give them with --weights FILE")
+        raise UsageError(
+            f"{spec.reference} comes without weights, and random ones tell nothing", "give them with --weights FILE"
+        )
     network = build(spec)
     start.load(network, spec)
     return network.eval()

@@ -169,6 +169,9 @@ def _traced(model: nn.Module, spec: ModelSpec) -> tuple[list[ChannelGroup], dict
         )
     names = {module: name for name, module in model.named_modules()}
     groups, refused = [], dict[str, str]()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) and module not in graph.module2node:
+            refused[name] = "its outputs cannot be followed: nothing that reads them passes a gradient back"
     for each in found:
         group, name, reason = _group(each, graph, names)
         if group is None:

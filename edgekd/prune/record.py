@@ -97,8 +97,8 @@ def cut_modules(model: nn.Module, kept: Kept, attributes: Attributes) -> None:
     for name, sides in kept.items():
         module = _module(model, name)
         for side, channels in sides.items():
-            pruner = PrunerBox[ops.module2type(module)]
             width = _channels(module, side)
+            pruner = PrunerBox[ops.module2type(module)]
             if not channels or channels[-1] >= width or channels[0] < 0:
                 raise UsageError(f"the pruning record is broken: {name} has {width} channels, not those it keeps")
             removed = sorted(set(range(width)) - set(channels))
@@ -149,7 +149,8 @@ def _check(record: Any) -> None:
     good = isinstance(modules, Mapping) and isinstance(attributes, Mapping) and isinstance(record["architecture"], str)
     good = good and all(_good_sides(each) for each in modules.values())
     good = good and all(
-        isinstance(each, Mapping) and all(name.isidentifier() and type(value) is int and value > 0 for name, value in each.items())
+        isinstance(each, Mapping)
+        and all(name.isidentifier() and type(value) is int and value > 0 for name, value in each.items())
         for each in attributes.values()
     )
     if not good:

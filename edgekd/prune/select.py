@@ -54,8 +54,8 @@ def measure(costs: WidthCosts, target: PruningTarget, time: DeviceTime | None) -
 
 
 def select(
-    groups: tuple[ChannelGroup, ...], worth: Scores, costs: WidthCosts, target: PruningTarget, *, time: DeviceTime | None = None,
-    scope: Scope = "global", multiple: int = 8, refused: Mapping[str, str] | None = None,
+    groups: tuple[ChannelGroup, ...], worth: Scores, costs: WidthCosts, target: PruningTarget, *,
+    time: DeviceTime | None = None, scope: Scope = "global", multiple: int = 8, refused: Mapping[str, str] | None = None,
 ) -> Selection:  # fmt: skip
     """Return the channels that stay.
 
@@ -84,6 +84,7 @@ def select(
         raise UsageError(f"{target} is no smaller than the network, which has {target.what} of {shown(whole, target)}",
                          "give less, for example 0.5x")  # fmt: skip
     narrowest = {each.name: narrower_widths(each, multiple)[-1] for each in able}
+    slower: tuple[str, ...]
     if scope == "layer":
         units, slower = _evenly(able, counted, limit, multiple), ()
     else:
@@ -94,11 +95,17 @@ def select(
     return _selection(able, worth, units, whole, left, slower)
 
 
-def narrower_widths(group: ChannelGroup, multiple: int) -> list[int]:
-    """Return the units that a group can be cut to, falling, from all of them: multiples of channels, heads one by one."""
-    step = 1 if group.unit > 1 else max(multiple, group.units // _FINEST // multiple * multiple)
+def narrower_widths(group: ChannelGroup, multiple: int, finest: int | None = None) -> list[int]:
+    """Return the units that a group can be left with, falling, from all of them: multiples of channels, heads one by one.
+
+    Args:
+        group: The group.
+        multiple: Of channels.
+        finest: Into how many steps a wide layer is divided at most, roughly; ``None``: any number.
+    """
     least = 1 if group.unit > 1 else multiple
-    below = list(range((group.units - 1) // least * least, 0, -step))
+    step = least if finest is None else max(least, group.units // finest // least * least)
+    below = list(range((group.units - 1) // step * step, 0, -step))
     return [group.units, *below, *([least] if below and below[-1] != least else [])]
 
 
@@ -124,8 +131,8 @@ def _width_at(group: ChannelGroup, share: float, multiple: int, strict: bool = F
         # Half of the narrowest width is where rounding to a multiple gives zero.
         most = 1 - 0.5 * widths[-1] / group.units
         raise UsageError(
-            f"ratio={1 - share:g} empties {group.name}: {group.units} {'heads' if group.unit > 1 else 'channels'} in multiples of "
-            f"{1 if group.unit > 1 else multiple}", f"give at most {math.floor(most * 100) / 100:g}, or a smaller --multiple",
+            f"ratio={1 - share:g} empties {group.name}: {group.units} {'heads' if group.unit > 1 else 'channels'} in multiples "
+            f"of {1 if group.unit > 1 else multiple}", f"give at most {math.floor(most * 100) / 100:g}, or a smaller --multiple",
         )  # fmt: skip
     return min(widths, key=lambda each: (abs(each - wanted), -each))
 
@@ -147,7 +154,7 @@ def _greedily(
 ) -> tuple[Units, tuple[str, ...]]:  # fmt: skip
     units = {each.name: each.units for each in able}
     sums = {name: worth[name].sort().values.double().cumsum(0).tolist() for name in units}
-    paths = {each.name: narrower_widths(each, multiple) for each in able}
+    paths = {each.name: narrower_widths(each, multiple, _FINEST) for each in able}
     touched = {name: costs.touched(name) for name in units}
     now = counted(units)
     steps: dict[str, tuple[float, int, float]] = {}  # price of what is saved, the width it leads to, what is left then
@@ -175,7 +182,7 @@ def _greedily(
         name = min(steps, key=lambda each: (steps[each][0], each))
         units[name] = steps[name][1]
         now = counted(units)
-        stale = (touched[name] | {name}) & set(units)
+        stale = {name, *touched[name]} & set(units)
     return units, tuple(each for each in slower if units[each] == len(worth[each]))
 
 
@@ -196,7 +203,9 @@ def _unreachable(
     tight = sum(units[each.name] == narrowest[each.name] for each in able)
     reasons = [f"{tight} of {len(able)} groups of channels are at their narrowest, in multiples of {multiple}"] if tight else []
     if slower:
-        reasons.append(f"cutting {slower[0]} would not make it faster" + (f", nor {len(slower) - 1} more" if slower[1:] else ""))
+        reasons.append(
+            f"cutting {slower[0]} would not make it faster" + (f", nor {len(slower) - 1} more" if slower[1:] else "")
+        )
     held = [(name, why) for name, why in refused.items() if "outputs of the network" not in why]
     if held:
         reasons.append(f"{held[0][0]} must stay: {held[0][1]}")

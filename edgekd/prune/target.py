@@ -1,4 +1,4 @@
-"""What a pruned network may cost: ``macs=0.5x``, ``params=200k``, ``bytes=1M``, ``latency=0.5x@pi4``, ``ratio=0.5``. Free of torch."""
+"""What a pruned network may cost: ``macs=0.5x``, ``params=200k``, ``bytes=1M``, ``latency=0.5x@pi4``, ``ratio=0.5``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PruningTarget:
         return self.amount * whole if self.relative else self.amount
 
     def __str__(self) -> str:
-        shown = f"{self.amount:g}" + ("x" if self.relative else "ms" if self.what == "latency" else "")
+        shown = f"{self.amount:.15g}" + ("x" if self.relative else "ms" if self.what == "latency" else "")
         return f"{self.what}={shown}" + (f"@{self.device}" if self.device else "")
 
 
