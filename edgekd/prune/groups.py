@@ -21,7 +21,7 @@ from edgekd.errors import EdgekdError, ModelError
 from edgekd.models.builders import build_module
 from edgekd.models.spec import call, example_inputs
 from edgekd.models.tensors import ModelSpec
-from edgekd.prune.record import CUTTABLE, Attributes, Kept, Side, cut_modules
+from edgekd.prune.record import CUTTABLE, Attributes, Kept, Side, channels_of, cut_modules
 
 _HEADS = ("heads", "num_heads", "num_attention_heads", "n_heads")
 """What modules call their number of attention heads, and below, the size of all of them."""
@@ -39,12 +39,14 @@ class Part:
         side: ``out`` or ``in``.
         channels: Its channels that belong to the group.
         roots: For each of them, the channel of the group.
+        of: All channels of the module on that side; other groups may be among them.
     """
 
     module: str
     side: Side
     channels: tuple[int, ...]
     roots: tuple[int, ...]
+    of: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def find_groups(model: nn.Module, spec: ModelSpec) -> Found:
 def kept_channels(groups: Iterable[ChannelGroup], units: Mapping[str, list[int]]) -> tuple[Kept, Attributes]:
     """Return what modules keep, and their numbers of heads, where of group ``g`` the ``units[g.name]`` stay."""
     removed: dict[tuple[str, Side], set[int]] = {}
-    widths: dict[tuple[str, Side], set[int]] = {}
+    widths: dict[tuple[str, Side], int] = {}
     attributes: Attributes = {}
     for group in groups:
         stay = set(units.get(group.name, range(group.units)))
@@ -134,7 +136,7 @@ def kept_channels(groups: Iterable[ChannelGroup], units: Mapping[str, list[int]]
         for part in group.parts:
             gone = {channel for channel, root in zip(part.channels, part.roots, strict=True) if root // group.unit not in stay}
             removed.setdefault((part.module, part.side), set()).update(gone)
-            widths.setdefault((part.module, part.side), set()).update(part.channels)
+            widths[part.module, part.side] = part.of
         if group.heads is not None:
             numbers = {group.heads.count: len(stay)}
             if group.heads.width is not None:
@@ -142,7 +144,7 @@ def kept_channels(groups: Iterable[ChannelGroup], units: Mapping[str, list[int]]
             attributes[group.heads.module] = numbers
     kept: Kept = {}
     for (module, side), gone in removed.items():
-        kept.setdefault(module, {})[side] = sorted(widths[module, side] - gone)
+        kept.setdefault(module, {})[side] = sorted(set(range(widths[module, side])) - gone)
     return kept, attributes
 
 
@@ -203,7 +205,7 @@ def _group(found: Any, graph: Any, names: Mapping[nn.Module, str]) -> tuple[Chan
             return None, root, f"{name} has {grouped} groups of channels"
         both = grouped > 1 or isinstance(module, nn.modules.batchnorm._BatchNorm | nn.PReLU)
         side = "out" if both or graph.is_out_channel_pruning_fn(handler) else "in"
-        parts[name, side] = Part(name, side, tuple(item.idxs), tuple(item.root_idxs))
+        parts[name, side] = Part(name, side, tuple(item.idxs), tuple(item.root_idxs), channels_of(module, side))
     makers = [each.module for each in parts.values() if each.side == "out"]
     width = len(found[0].idxs)
     if not any(each.side == "in" for each in parts.values()):

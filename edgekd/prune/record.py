@@ -45,7 +45,7 @@ def make_record(reference: str, model: nn.Module, kept: Kept, attributes: Attrib
         attributes: Numbers of heads and the like, after the cut.
     """
     modules = {
-        name: {side: {"kept": channels, "of": _channels(model.get_submodule(name), side)} for side, channels in sides.items()}
+        name: {side: {"kept": channels, "of": channels_of(model.get_submodule(name), side)} for side, channels in sides.items()}
         for name, sides in kept.items()
     }
     return {
@@ -97,7 +97,7 @@ def cut_modules(model: nn.Module, kept: Kept, attributes: Attributes) -> None:
     for name, sides in kept.items():
         module = _module(model, name)
         for side, channels in sides.items():
-            width = _channels(module, side)
+            width = channels_of(module, side)
             pruner = PrunerBox[ops.module2type(module)]
             if not channels or channels[-1] >= width or channels[0] < 0:
                 raise UsageError(f"the pruning record is broken: {name} has {width} channels, not those it keeps")
@@ -176,7 +176,12 @@ def _module(model: nn.Module, name: str) -> nn.Module:
         raise UsageError(f"the pruning record is broken: the network has no module {name}") from None
 
 
-def _channels(module: nn.Module, side: Side) -> int:
+def channels_of(module: nn.Module, side: Side) -> int:
+    """Return how many channels a module makes or reads.
+
+    Raises:
+        UsageError: It is none of :data:`CUTTABLE`.
+    """
     from torch_pruning import ops
     from torch_pruning.pruner.function import PrunerBox
 

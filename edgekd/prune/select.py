@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from edgekd.errors import ModelError, UsageError
+from edgekd.models.tensors import ModelSpec
 from edgekd.prune.costs import DeviceTime, WidthCosts
 from edgekd.prune.criteria import Scores
 from edgekd.prune.groups import ChannelGroup
@@ -41,6 +44,11 @@ class Selection:
     whole: float
     left: float
     slower: tuple[str, ...]
+
+
+def amount_of(model: nn.Module, spec: ModelSpec, target: PruningTarget, time: DeviceTime | None) -> float:
+    """Return what a whole network costs of what ``target`` limits."""
+    return measure(WidthCosts(model, spec, ()), target, time)({})
 
 
 def measure(costs: WidthCosts, target: PruningTarget, time: DeviceTime | None) -> Callable[[Units], float]:
@@ -132,7 +140,8 @@ def _width_at(group: ChannelGroup, share: float, multiple: int, strict: bool = F
         most = 1 - 0.5 * widths[-1] / group.units
         raise UsageError(
             f"ratio={1 - share:g} empties {group.name}: {group.units} {'heads' if group.unit > 1 else 'channels'} in multiples "
-            f"of {1 if group.unit > 1 else multiple}", f"give at most {math.floor(most * 100) / 100:g}, or a smaller --multiple",
+            f"of {1 if group.unit > 1 else multiple}",
+            f"give at most {math.floor(most * 100) / 100:g}, or a smaller multiple",
         )  # fmt: skip
     return min(widths, key=lambda each: (abs(each - wanted), -each))
 

@@ -161,7 +161,7 @@ def test_the_reachable_point_can_be_asked_for() -> None:
 
 def test_a_ratio_that_empties_a_layer() -> None:
     model, spec, _, _ = known("resnet8")
-    with pytest.raises(UsageError, match="ratio=0.95 empties conv: 16 channels in multiples of 8") as caught:
+    with pytest.raises(UsageError, match=r"ratio=0\.95 empties conv: 16 channels in multiples of 8") as caught:
         prune_model(model, spec, parse_target("ratio=0.95"))
     assert caught.value.exit_code == 2
 
