@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd.devices.kernels import kernels_of
-from edgekd.devices.latency import Prediction, predict
+from edgekd.devices.latency import RUNTIMES, Prediction, predict
 from edgekd.devices.profiles import Profile
-from edgekd.errors import ModelError
+from edgekd.errors import ModelError, UsageError
 from edgekd.inspect import macs as formulas
 from edgekd.inspect.graph import GraphDescription, OperatorDescription, Role, TensorDescription
 from edgekd.models.spec import call, example_inputs
@@ -273,14 +273,26 @@ def device_time(profile: Profile, artifacts: Iterable[str] = ()) -> DeviceTime:
     Args:
         profile: The device.
         artifacts: Of the recipe, where there is one: of these the one that the profile names first.
+
+    Raises:
+        UsageError: None of them runs on its CPU, and nothing else is predicted.
     """
-    from edgekd.devices.latency import runtime_of_format
     from edgekd.devices.profiles import fast_clusters, usable_cores
 
     wanted = set(artifacts)
-    first = next((each for each in profile.artifacts if each in wanted), profile.artifacts[0])
-    format_name, _, rest = first.partition("-")
+    able = [each for each in profile.artifacts or ("tflite-fp32", "onnx-fp32") if _runtime(profile, each) in RUNTIMES]
+    first = next((each for each in able if each in wanted), able[0] if able else None)
+    if first is None:
+        runtimes = ", ".join(sorted(set(profile.runtimes.values())))
+        raise UsageError(
+            f"latency on {profile.name} is not predicted: {runtimes} computes elsewhere than on the CPU",
+            "prune for macs, for example macs=0.5x",
+        )
     cores = sum(each.count for each in fast_clusters(profile)) or usable_cores()
     threads = max((cores if each == "all" else each) for each in profile.threads)
-    precision = "int8" if rest.startswith("int8") else "fp32"
-    return DeviceTime(profile, runtime_of_format(profile, format_name), threads, precision)
+    precision = "int8" if first.partition("-")[2].startswith("int8") else "fp32"
+    return DeviceTime(profile, _runtime(profile, first), threads, precision)
+
+
+def _runtime(profile: Profile, artifact: str) -> str:
+    return profile.runtimes.get(artifact.partition("-")[0], "")

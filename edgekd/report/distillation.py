@@ -112,7 +112,7 @@ def pruning_sentence(pruning: Pruning) -> str:
     text = (
         f"Then it was cut to {last['target']} by {last['criterion']}{steps}: {first['macs'][0]:,} multiply-accumulates became "
         f"{last['macs'][1]:,}, {first['params'][0]:,} parameters {last['params'][1]:,}; the last cut made {narrower} layers "
-        f"narrower. Its top-1 was {100 * pruning.before.value:.2f} % before, and {100 * last['top1']:.2f} % right after that cut"
+        f"narrower. Its top-1 was {100 * pruning.before.value:.2f} % before, and {100 * last['top1']:.2f} % right after it"
     )
     if last["predicted_latency"] is not None:
         before, after = first["predicted_latency"][0], last["predicted_latency"][1]

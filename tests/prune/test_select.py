@@ -206,3 +206,20 @@ def test_gradients_do_not_stay() -> None:
     scores("taylor", model, spec, found.groups, samples, 0)
     assert all(each.grad is None or not bool(each.grad.any()) for each in model.parameters())
     assert call(model, spec, random_inputs(spec, 1))["logits"].shape == (1, 3)
+
+
+def test_a_cut_that_makes_it_slower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device whose kernels dislike a narrow first layer, that layer stays."""
+    model, spec, found, costs = known("resnet8")
+    worth = scores("magnitude", model, spec, found.groups, None, 0)
+    disliked = "stages.1.conv1"
+
+    def counted(units: dict[str, int]) -> float:
+        slower = 2.0 if units.get(disliked, 32) < 32 else 1.0
+        return slower * costs.amounts({name: count for name, count in units.items() if name != disliked}).macs
+
+    monkeypatch.setattr("edgekd.prune.select.measure", lambda *_: counted)
+    chosen = select(found.groups, worth, costs, parse_target("macs=0.6x"))
+    assert len(chosen.kept[disliked]) == 32 and chosen.slower == (disliked,)
+    with pytest.raises(ModelError, match=f"cutting {disliked} would not make it faster"):
+        select(found.groups, worth, costs, parse_target("macs=0.01x"))
