@@ -17,6 +17,7 @@ from edgekd.golden import make_golden
 from edgekd.per_class import cost_per_class
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
+from edgekd.prune.stages import prune_student
 from edgekd.quantize.qat.stage import train_quantized
 from edgekd.quantize.stages import quantize_exports
 from edgekd.recipe import Recipe
@@ -55,6 +56,7 @@ def compress(
         teacher = prepare_teacher(asked, data, planned.threads, allow_code, workspace)
         student = distill_student(asked, data, teacher, planned.threads, workspace)
         control = train_control(asked, data, student, teacher, planned.threads, workspace)
+        student = prune_student(asked, data, student, teacher, planned.threads, workspace)
         student = train_quantized(asked, data, student, teacher, planned.threads, workspace)
         exported = export_student(asked, student, workspace)
         artifacts = quantize_exports(asked, data, student, exported, workspace)

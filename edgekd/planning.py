@@ -27,8 +27,9 @@ from edgekd.gates import check_gates_possible
 from edgekd.models.catalog import ZOO
 from edgekd.models.derive import derive_student
 from edgekd.models.references import KINDS, check_available, kind_of, name_of
+from edgekd.prune.target import parse_target
 from edgekd.quantize.calibration import activation_ranges
-from edgekd.quantize.qat.planned import check_rounding, planned_rounding
+from edgekd.quantize.qat.planned import check_rounding, losses_of, planned_rounding
 from edgekd.quantize.weights import TREATMENTS
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill, DistillLoss, Network
@@ -124,6 +125,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         PlannedStage("data", _data(asked, preview)),
         *_teachers(asked),
         *_students(asked, student, _layers(asked, preview)),
+        *_pruning(asked),
         *([PlannedStage("qat", planned_rounding(asked))] if asked.quantize.qat.epochs else []),
         *_files(asked, preview),
         PlannedStage("metadata", f"what they take and give, and their labels, inside {len(names)} files"),
@@ -133,6 +135,25 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         *[_target(each) for each in target_files(asked)],
     ]  # fmt: skip
     return Plan(asked, asked.threads or usable_cores(), preview, tuple(stages), tuple(names), _devices(asked))
+
+
+def _pruning(recipe: Recipe) -> list[PlannedStage]:
+    options = recipe.prune
+    if options.to is None:
+        return []
+    device = parse_target(options.to).device
+    if device is not None:
+        load_profile(device)
+    steps = "" if options.steps == 1 else f", in {options.steps} steps"
+    stages = [PlannedStage("prune", f"the student is cut to {options.to} by {options.criterion}, scope {options.scope}{steps}")]
+    if options.epochs:
+        by_teacher = options.taught_by == "teacher" and recipe.distill.has_teacher
+        taught = "its teacher" if by_teacher else "the student before the cut"
+        losses = " + ".join(["CE", *(each.name for each in losses_of(recipe))])
+        each_time = "" if options.steps == 1 else " after each"
+        what = f"what is left learns from {taught}{each_time}: {options.epochs} epochs, {losses}"
+        stages.append(PlannedStage("recover", what))
+    return stages
 
 
 def _target(each: TargetFiles) -> PlannedStage:
@@ -367,10 +388,19 @@ def _student(recipe: Recipe) -> str:
     student = recipe.student
     if student.model != "from-teacher":
         check_available(student.model, student.weights, "student")
-        return _model(student.model, student.arguments)
+        return _model(student.model, student.arguments) + _cuts(recipe)
     reference, arguments, kept = derive_student(recipe.teacher, student.arguments)
     layers = f", starting from its layers {', '.join(map(str, kept))}" if kept is not None else ""
-    return f"{_model(reference, arguments)}{layers}"
+    return f"{_model(reference, arguments)}{layers}{_cuts(recipe)}"
+
+
+def _cuts(recipe: Recipe) -> str:
+    if recipe.student.pruning is None:
+        return ""
+    from edgekd.prune.record import read_record
+
+    record = read_record(Path(recipe.student.pruning).expanduser())
+    return f", {len(record['modules'])} of its modules narrower by {recipe.student.pruning}"
 
 
 def _model(reference: str, arguments: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from edgekd.data.sources import SOURCES
 from edgekd.flavours import ARTIFACT_NAMES, DEFAULT_ARTIFACTS, ArtifactName
 from edgekd.models.references import KINDS, kind_of
 from edgekd.recipe_distill import Distill, Training
+from edgekd.recipe_prune import Prune
 from edgekd.recipe_section import (
     Arguments,
     CalibrationSamples,
@@ -28,7 +29,7 @@ from edgekd.recipe_target import Target, Targets
 
 __all__ = [
     "Augment", "Benchmark", "Data", "Distill", "Export", "ExportTflite", "Gates", "Normalisation", "Preprocess",
-    "QuantizationAware", "Quantize", "Recipe", "Section", "Student", "Target", "Teacher", "TeacherMember", "Training",
+    "Prune", "QuantizationAware", "Quantize", "Recipe", "Section", "Student", "Target", "Teacher", "TeacherMember", "Training",
 ]  # fmt: skip
 
 
@@ -167,6 +168,9 @@ class Student(Section):
     arguments: Arguments = Field(default_factory=dict, description="passed to what builds the model, for example {width: 0.5}")
     weights: str | None = Field(
         None, min_length=1, max_length=4096, description="file of weights to start from: .safetensors, or .pt of tensors only"
+    )
+    pruning: str | None = Field(
+        None, min_length=1, max_length=4096, description="record of cuts that `edgekd prune` wrote, prune.json; null: not cut"
     )
     preprocess: Normalisation = Field(
         default_factory=Normalisation,
@@ -311,6 +315,7 @@ class Recipe(Section):
     teacher: Teacher = Field(default_factory=Teacher, description="the large network that is imitated")
     student: Student = Field(default_factory=Student, description="the small network that is shipped")
     distill: Distill = Field(default_factory=Distill, description="how the student is taught")
+    prune: Prune = Field(default_factory=Prune, description="cutting the student to a budget; off by default")
     quantize: Quantize = Field(default_factory=Quantize, description="int8 quantization")
     export: Export = Field(default_factory=Export, description="which files are made")
     gates: Gates = Field(default_factory=Gates, description="promises every artifact must keep, or exit code 4")

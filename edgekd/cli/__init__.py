@@ -15,6 +15,7 @@ from edgekd.errors import EdgekdError, Interrupted
 _COMMANDS = {
     "compress": "Distill, quantize, export, verify and measure: a recipe becomes a folder of proven files.",
     "export": "Export, quantize, verify and measure a trained network, without training.",
+    "prune": "Cut channels and heads out of a trained network, to a budget of MACs, bytes or latency.",
     "quantize": "Turn a float ONNX or TFLite file into int8 or fewer bits, and prove it.",
     "verify": "Compare two models of any framework, layer by layer; check a run folder, or a file on a device.",
     "benchmark": "Measure the latency of model files on a device, and say whether it can be trusted.",

@@ -22,6 +22,7 @@ from edgekd.models.pretrained import open_untrained
 from edgekd.models.references import kind_of, name_of
 from edgekd.models.spec import build, call
 from edgekd.models.tensors import ModelSpec, TensorSpec, classifier, image_input
+from edgekd.prune.record import read_record, with_record
 from edgekd.recipe import Recipe, TeacherMember
 from edgekd.recipe_distill import DistillLoss, Network
 from edgekd.safe.user_code import code_file
@@ -99,7 +100,10 @@ def _student(recipe: Recipe, inputs: tuple[TensorSpec, ...], classes: tuple[str,
     reference, arguments = recipe.student.model, recipe.student.arguments
     if reference == "from-teacher":
         reference, arguments, _ = derive_student(recipe.teacher, arguments)
-    return _fresh("student", classifier(reference, inputs, classes, arguments))
+    spec = classifier(reference, inputs, classes, arguments)
+    if recipe.student.pruning is not None:
+        spec = with_record(spec, read_record(Path(recipe.student.pruning).expanduser()))
+    return _fresh("student", spec)
 
 
 def _assistant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from edgekd.models.pretrained import content_digest, open_pretrained
 from edgekd.models.references import KINDS, kind_of
 from edgekd.models.spec import build, load
 from edgekd.models.tensors import ModelSpec, classifier
+from edgekd.prune.record import read_record, with_record
 from edgekd.recipe import Recipe, TeacherMember, Training
 from edgekd.recipe_distill import Network
 from edgekd.tasks.classification import top1
@@ -93,7 +95,10 @@ def student_spec(recipe: Recipe, data: Dataset) -> tuple[ModelSpec, tuple[int, .
     reference, arguments, derived = recipe.student.model, recipe.student.arguments, None
     if reference == "from-teacher":
         reference, arguments, derived = derive_student(recipe.teacher, recipe.student.arguments)
-    return classifier(reference, data.inputs, data.classes, arguments), derived
+    spec = classifier(reference, data.inputs, data.classes, arguments)
+    if recipe.student.pruning is not None:
+        spec = with_record(spec, read_record(Path(recipe.student.pruning).expanduser()))
+    return spec, derived
 
 
 def check_student(recipe: Recipe, data: Dataset) -> None:

@@ -30,6 +30,7 @@ from edgekd.tasks.classification import Metric, top1
 from edgekd.workspace import StageResult, Workspace
 
 if TYPE_CHECKING:
+    from edgekd.prune.stages import Pruning
     from edgekd.quantize.qat.simulation import Simulation
 
 _WEIGHTS = "weights.safetensors"
@@ -49,6 +50,7 @@ class TrainedModel:
         history: Loss and validation accuracy per epoch.
         facts: How it was trained, as the report tells it: JSON with ``scheme``, ``alpha``, ``terms``, ``precision``,
             ``layout``, ``epochs``, ``soft_targets`` and ``warnings``.
+        pruning: What was cut from it, if the recipe has a budget.
         simulation: What quantization-aware training left, if there was one; the weights are its, too.
     """
 
@@ -61,6 +63,7 @@ class TrainedModel:
     history: tuple[dict[str, float], ...]
     facts: dict[str, Any] = field(default_factory=dict)
     simulation: Simulation | None = None
+    pruning: Pruning | None = None
 
     @property
     def name(self) -> str:

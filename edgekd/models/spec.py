@@ -19,12 +19,17 @@ from edgekd.safe.files import atomic_path
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """Build the network of ``spec`` with fresh weights, drawn from torch's global generator.
+    """Build the network of ``spec`` with fresh weights, drawn from torch's global generator, and cut what its record says.
 
     Raises:
         ModelError: The network cannot take these inputs, or has other outputs.
+        UsageError: Its pruning record is for another network.
     """
     model = build_module(spec)
+    if spec.pruning is not None:
+        from edgekd.prune.record import cut
+
+        cut(model, spec.pruning)
     try:
         with torch.no_grad():
             outputs = call(model.eval(), spec, example_inputs(spec))

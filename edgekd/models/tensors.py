@@ -45,16 +45,21 @@ class ModelSpec:
         reference: A model reference, see :mod:`edgekd.models.references`.
         inputs, outputs: In calling order.
         arguments: Passed to what builds the network, for example ``{"width": 0.5}``.
+        pruning: What was cut from it since, see :mod:`edgekd.prune.record`; ``None``: nothing.
     """
 
     reference: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     arguments: dict[str, Any] = field(default_factory=dict)
+    pruning: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain data."""
-        return asdict(self)
+        content = asdict(self)
+        if self.pruning is None:
+            del content["pruning"]
+        return content
 
 
 def spec_from_json(content: dict[str, Any]) -> ModelSpec:
@@ -65,7 +70,7 @@ def spec_from_json(content: dict[str, Any]) -> ModelSpec:
         return TensorSpec(**values)
 
     inputs, outputs = tuple(map(tensor, content["inputs"])), tuple(map(tensor, content["outputs"]))
-    return ModelSpec(content["reference"], inputs, outputs, content.get("arguments", {}))
+    return ModelSpec(content["reference"], inputs, outputs, content.get("arguments", {}), content.get("pruning"))
 
 
 def image_input(image_shape: tuple[int, int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> TensorSpec:

@@ -42,14 +42,14 @@ class _SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        count, length, hidden = x.shape
+        count, length, _ = x.shape
 
         def split(each: Tensor) -> Tensor:
             return each.reshape(count, length, self.heads, self.size).transpose(1, 2)
 
         scores = torch.matmul(split(self.query(x)), split(self.key(x)).transpose(2, 3)) / math.sqrt(self.size) + mask
         mixed = torch.matmul(self.dropout(scores.softmax(3)), split(self.value(x)))
-        return mixed.transpose(1, 2).reshape(count, length, hidden)
+        return mixed.transpose(1, 2).reshape(count, length, self.heads * self.size)  # pruning takes heads away
 
 
 class _Residual(nn.Module):

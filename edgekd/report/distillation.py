@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekd.distill.teacher import Teacher
+from edgekd.prune.stages import Pruning
 from edgekd.quantize.qat.simulation import Simulation
 from edgekd.recipe import Recipe
 from edgekd.recipe_distill import Distill
@@ -101,6 +102,27 @@ def sentence(facts: Mapping[str, Any]) -> str:
         f"Its loss was {' + '.join(parts)}, over {facts['epochs']:,} epochs in {facts['precision']}; "
         f"scheme {facts['scheme']}: {_SCHEMES[facts['scheme']]}."
     )
+
+
+def pruning_sentence(pruning: Pruning) -> str:
+    """Return what was cut and won back in one sentence or two, for the page and the model card."""
+    first, last = pruning.cuts[0], pruning.cuts[-1]
+    steps = "" if len(pruning.cuts) == 1 else f" in {len(pruning.cuts)} steps"
+    narrower = sum(each["after"] < each["before"] for each in last["layers"])
+    text = (
+        f"Then it was cut to {last['target']} by {last['criterion']}{steps}: {first['macs'][0]:,} multiply-accumulates became "
+        f"{last['macs'][1]:,}, {first['params'][0]:,} parameters {last['params'][1]:,}; the last cut made {narrower} layers "
+        f"narrower. Its top-1 was {100 * pruning.before.value:.2f} % before, and {100 * last['top1']:.2f} % right after it"
+    )
+    if last["predicted_latency"] is not None:
+        before, after = first["predicted_latency"][0], last["predicted_latency"][1]
+        text += (
+            f"; predicted on {last['device']}: {before['p50_ms']:.3g} ms ({before['low_ms']:.3g} to {before['high_ms']:.3g}) "
+            f"before, {after['p50_ms']:.3g} ms ({after['low_ms']:.3g} to {after['high_ms']:.3g}) after"
+        )
+    if pruning.trained:
+        text += f". It learned again for {sum(each['epochs'] for each in pruning.trained):,} epochs"
+    return text + "."
 
 
 def rounding_sentence(simulation: Simulation) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from edgekd import __version__
 from edgekd.distill.control import verdict
 from edgekd.report.classes import worst_class
-from edgekd.report.distillation import PAIRED, pins, rounding_sentence, sentence, taught_by
+from edgekd.report.distillation import PAIRED, pins, pruning_sentence, rounding_sentence, sentence, taught_by
 from edgekd.report.report import MeasuredArtifact, Report
 from edgekd.report.rows import HEADINGS, TARGET_HEADINGS, percent, table_rows, target_rows
 
@@ -62,6 +62,8 @@ def _targets(report: Report) -> list[str]:
 def _training(report: Report) -> list[str]:
     facts, pinned = report.student.facts, pins(report.recipe, report.student.facts)
     lines = [sentence(facts)]
+    if report.student.pruning is not None:
+        lines += ["", pruning_sentence(report.student.pruning)]
     if report.student.simulation is not None:
         lines += ["", rounding_sentence(report.student.simulation)]
     if report.control is not None:

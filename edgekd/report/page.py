@@ -10,7 +10,7 @@ from edgekd.distill.control import verdict
 from edgekd.recipe_file import dump_recipe
 from edgekd.report.charts import int8_share, size_accuracy_latency, training_curves
 from edgekd.report.classes import class_tables
-from edgekd.report.distillation import PAIRED, circumstances, pins, rounding_sentence, taught_by, term_table
+from edgekd.report.distillation import PAIRED, circumstances, pins, pruning_sentence, rounding_sentence, taught_by, term_table
 from edgekd.report.mixed import mixed_tables
 from edgekd.report.quantization import HEADINGS as CANDIDATE_HEADINGS
 from edgekd.report.quantization import candidate_tables
@@ -29,6 +29,8 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
     facts = report.student.facts
     simulation = report.student.simulation
     rounding = [("quantization-aware training", rounding_sentence(simulation))] if simulation is not None else []
+    pruning = report.student.pruning
+    cuts = [("pruning", pruning_sentence(pruning))] if pruning is not None else []
     charts = [Markup(size_accuracy_latency(report))]
     if report.student.history:
         charts.append(Markup(training_curves(report)))
@@ -44,7 +46,7 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         target_rows=target_rows(report),
         taught=taught_by(report.teacher, facts),
         terms=term_table(facts),
-        circumstances=[*circumstances(report.recipe, facts), *rounding],
+        circumstances=[*circumstances(report.recipe, facts), *cuts, *rounding],
         warnings=facts["warnings"],
         pinned=pins(report.recipe, facts),
         verdict=verdict(report.control) if report.control is not None else None,

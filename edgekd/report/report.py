@@ -132,6 +132,7 @@ class Report:
             "student": student,
             "distillation": self.student.facts,
             "quantization_aware_training": None if self.student.simulation is None else _simulation(self.student.simulation),
+            **({} if self.student.pruning is None else {"pruning": self.student.pruning.to_json()}),
             "control": None if self.control is None else _control(self.control),
             "artifacts": [_artifact(each) for each in self.artifacts],
             "gates": [

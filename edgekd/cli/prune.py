@@ -1,0 +1,78 @@
+"""``edgekd prune``."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekd.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgekd.prune.select import Scope
+
+
+@click.command()
+@click.argument("model")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--to", "target", required=True, metavar="TARGET", help="macs=0.5x, params=200k, bytes=1M, latency=0.5x@pi4, "
+              "latency=12ms@pi4, or ratio=0.5 of every layer's channels.")  # fmt: skip
+@click.option("--weights", metavar="FILE", help="Trained weights: .safetensors, or .pt holding tensors only.")
+@click.option("--data", metavar="SOURCE", help="As data.source of a recipe: what taylor and activation look at, and what "
+              "loss and sensitivity are measured on.")  # fmt: skip
+@click.option("--criterion", default="magnitude", show_default=True, metavar="NAME",
+              help="What a channel is worth: magnitude, taylor, batchnorm, activation, random.")  # fmt: skip
+@click.option("--per-layer", is_flag=True, help="Every layer loses the same share; by default layers compete for the budget.")
+@click.option("--multiple", type=click.IntRange(1, 1024), metavar="N", help="Widths become multiples of N. Default: what the "
+              "kernels of the device like, or 8.")  # fmt: skip
+@click.option(
+    "--on", "device", metavar="NAME", help="Predict latency before and after on this device, see `edgekd devices list`."
+)
+@click.option("--shape", metavar="C,H,W", help="Of one sample, where there is no --data.")
+@click.option("--classes", type=click.IntRange(2), metavar="N", help="Number of classes, where there is no --data.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the files.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Show warnings of libraries.")
+def command(
+    model: str, overrides: tuple[str, ...], target: str, weights: str | None, data: str | None, criterion: str, per_layer: bool,
+    multiple: int | None, device: str | None, shape: str | None, classes: int | None, out: Path, as_json: bool, quiet: bool,
+    verbose: bool,
+) -> None:  # fmt: skip
+    """Cut channels, attention heads and feed-forward units out of a trained network, to a budget.
+
+    What is left is MODEL with prune.json, the record of the cuts, and pruned.safetensors: student.pruning and student.weights
+    of a recipe, or of `edgekd export`. It has lost accuracy until it is trained again. KEY=VALUE changes data.*, student.* and
+    seed.
+
+    \b
+    edgekd prune zoo:resnet20 --weights resnet20.safetensors --data folder:photos --to latency=0.5x@pi4 --out runs/pruned
+    Exit codes: 0 done · 2 wrong usage, data or record · 3 the network cannot be cut so far
+    """
+    if not verbose:
+        warnings.simplefilter("ignore")
+    from edgekd.cli.terminal import Terminal
+    from edgekd.prune.file import prune_file
+
+    scope: Scope = "layer" if per_layer else "global"
+    with Terminal(out, quiet=quiet or as_json, verbose=False) as terminal:
+        made = prune_file(
+            model, target, out, weights, data, overrides, criterion=criterion, scope=scope, multiple=multiple, device=device,
+            shape=_sizes(shape), classes=classes, listener=terminal,
+        )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(made.to_json(), indent=2))
+    elif not quiet:
+        click.echo("\n".join(made.lines()))
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(each.strip().isdigit() and int(each) > 0 for each in parts):
+        raise UsageError(f"--shape {text} is not a list of sizes", "for example --shape 3,32,32")
+    return tuple(int(each) for each in parts)

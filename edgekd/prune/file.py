@@ -1,0 +1,262 @@
+"""A trained network cut to a budget, as files: ``edgekd prune``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekd.data.dataset import Dataset
+from edgekd.data.load import load_data
+from edgekd.devices.profiles import load_profile
+from edgekd.distill.stages import student_spec
+from edgekd.distill.trainer import predict, tensors
+from edgekd.distill.training_stage import StartingWeights
+from edgekd.errors import UsageError
+from edgekd.models.references import KINDS, check_available, kind_of
+from edgekd.models.spec import Cost, build, call, load, save_weights
+from edgekd.models.tensors import ModelSpec, TensorSpec, classifier
+from edgekd.planning import resolve_recipe
+from edgekd.progress import Listener, Silent
+from edgekd.prune.costs import device_time
+from edgekd.prune.criteria import CRITERIA, Criterion, Samples, loss_of, scores
+from edgekd.prune.groups import find_groups, random_inputs
+from edgekd.prune.prune import Pruned, prune_model
+from edgekd.prune.select import Scope
+from edgekd.prune.sensitivity import RATIOS, Sensitivity, sensitivities
+from edgekd.prune.target import PruningTarget, parse_target
+from edgekd.quantize.calibration import calibration_order
+from edgekd.recipe import Recipe
+from edgekd.safe.files import write_json
+from edgekd.safe.stop import stop_signals
+from edgekd.tasks.classification import Metric, top1
+from edgekd.workspace import open_workspace
+
+WEIGHTS, RECORD, REPORT = "pruned.safetensors", "prune.json", "report.json"
+_SAMPLES, _BATCH = 256, 64
+_DEFAULT_SHAPES = "for example --shape 3,32,32 --classes 10"
+
+
+@dataclass(frozen=True)
+class PrunedFiles:
+    """What ``edgekd prune`` made.
+
+    Attributes:
+        folder: Holds :data:`WEIGHTS`, :data:`RECORD` and :data:`REPORT`.
+        pruned: What was cut.
+        target, criterion: As asked.
+        device: Id of the profile that latency was predicted for.
+        loss: On training samples before and after, without data ``None``.
+        accuracy: On the validation split before and after, without data ``None``; nothing was trained since.
+        sensitivity: Of every layer, in order of execution; empty without data.
+    """
+
+    folder: Path
+    pruned: Pruned
+    target: PruningTarget
+    criterion: Criterion
+    device: str | None
+    loss: tuple[float, float] | None
+    accuracy: tuple[Metric, Metric] | None
+    sensitivity: tuple[Sensitivity, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data: the content of the report."""
+        made = self.pruned
+        latency = None
+        if made.predicted is not None:
+            latency = {"device": self.device, "before": _short(made.predicted[0].to_json()),
+                       "after": _short(made.predicted[1].to_json())}  # fmt: skip
+        return {
+            "schema": 1, "model": made.spec.reference, "arguments": made.spec.arguments, "target": str(self.target),
+            "criterion": self.criterion, "multiple": made.multiple, "weights": str(self.folder / WEIGHTS),
+            "record": str(self.folder / RECORD), "before": _cost(made.before), "after": _cost(made.after),
+            "predicted_latency": latency, "layers": made.widths(), "kept_whole": made.found.refused,
+            "slower_if_cut": list(made.selection.slower),
+            "loss": None if self.loss is None else {"before": self.loss[0], "after": self.loss[1]},
+            "validation_top1": None if self.accuracy is None else {
+                name: {"value": each.value, "ci95": list(each.ci95), "n": each.n}
+                for name, each in zip(("before", "after"), self.accuracy, strict=True)
+            },
+            "sensitivity": {"ratios": list(RATIOS), "layers": [each.to_json() for each in self.sensitivity]},
+        }  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """Return it as lines for people."""
+        made = self.pruned
+        before, after = made.before, made.after
+        lines = [f"{made.spec.reference}, {self.target}, by {self.criterion}, widths in multiples of {made.multiple}"]
+        for what, old, new in (
+            ("MACs", before.macs, after.macs), ("parameters", before.params, after.params),
+            ("bytes", before.size_bytes, after.size_bytes),
+        ):  # fmt: skip
+            assert old is not None and new is not None
+            lines.append(f"  {what:<10} {old:>13,} -> {new:>13,}   {new / old:.2f}x")
+        if made.predicted is not None:
+            old_ms, new_ms = made.predicted
+            lines.append(
+                f"  predicted on {self.device}: {old_ms.p50_ms:.3g} ms ({old_ms.low_ms:.3g} to {old_ms.high_ms:.3g}) -> "
+                f"{new_ms.p50_ms:.3g} ms ({new_ms.low_ms:.3g} to {new_ms.high_ms:.3g})   {new_ms.p50_ms / old_ms.p50_ms:.2f}x"
+            )
+        if self.loss is not None and self.accuracy is not None:
+            old_top1, new_top1 = self.accuracy
+            lines.append(
+                f"  untrained since: loss {self.loss[0]:.3f} -> {self.loss[1]:.3f}, validation top-1 {old_top1.value:.1%} -> "
+                f"{new_top1.value:.1%} of {new_top1.n}"
+            )
+        rises = {each.layer: each.losses for each in self.sensitivity}
+        for row in made.widths():
+            curve = rises.get(row["layer"])
+            shown = "" if curve is None else "   loss " + " ".join(f"{each:.3f}" for each in curve)
+            lines.append(f"    {row['layer']:<40} {row['before']:>5} -> {row['after']:>5} {row['kind']}{shown}")
+        if rises:
+            lines.append("    loss: of the network where that layer alone loses " + ", ".join(f"{each:.0%}" for each in RATIOS))
+        lines += [f"    {name:<40} stays whole: {why}" for name, why in made.found.refused.items()]
+        lines += [f"    {name:<40} stays whole: a cut would make it slower" for name in made.selection.slower]
+        return [*lines, f"{self.folder / WEIGHTS}", f"{self.folder / RECORD}"]
+
+
+def prune_file(
+    model: str, target: str, out: Path, weights: str | None = None, data: str | None = None, overrides: Sequence[str] = (), *,
+    criterion: str = "magnitude", scope: Scope = "global", multiple: int | None = None, device: str | None = None,
+    shape: tuple[int, ...] | None = None, classes: int | None = None, listener: Listener | None = None,
+) -> PrunedFiles:  # fmt: skip
+    """Cut a trained network and leave its weights, the record of the cuts and a report in ``out``.
+
+    Args:
+        model: A reference that can be a student.
+        target: See :mod:`edgekd.prune.target`.
+        out: Folder of the files.
+        weights: File of trained weights; ``None``: those that come with the model.
+        data: Source as ``data.source`` of a recipe; for criteria that look at samples, and to measure what was lost.
+        overrides: ``key=value`` of a recipe: ``student.*``, ``data.*`` and ``seed``.
+        criterion: One of :data:`~edgekd.prune.criteria.CRITERIA`.
+        scope: ``global`` or ``layer``.
+        multiple: Widths become multiples of it; ``None``: as the device likes it, or 8.
+        device: Profile that latency is predicted for, where the target names none.
+        shape, classes: Of a sample, without the batch, and how many classes there are, where there is no data.
+        listener: Who is told of progress.
+
+    Raises:
+        UsageError: Arguments do not go together.
+        ModelError: The model cannot be cut so far.
+    """
+    wanted = parse_target(target)
+    chosen = next((each for each in CRITERIA if each == criterion), None)
+    if chosen is None:
+        raise UsageError(f"no criterion '{criterion}'", f"allowed: {', '.join(CRITERIA)}")
+    device = wanted.device or device
+    time = None if device is None else device_time(load_profile(device))
+    asked = _recipe(model, weights, data, overrides)
+    check_available(model, weights, "student")
+    with (
+        tempfile.TemporaryDirectory(prefix="edgekd-prune-") as folder, stop_signals(),
+        open_workspace(Path(folder, "run"), listener or Silent()) as workspace,
+    ):  # fmt: skip
+        loaded = None if data is None else load_data(asked, workspace)
+        spec = _spec(model, asked, loaded, shape, classes)
+        network = _trained(spec, weights)
+        samples = None if loaded is None else calibration_samples(loaded, asked.seed)
+        found = find_groups(network, spec)
+        made = prune_model(
+            network, spec, wanted, criterion=chosen, scope=scope, multiple=multiple, samples=samples, time=time,
+            seed=asked.seed, found=found,
+        )  # fmt: skip
+        loss, accuracy, curves = None, None, list[Sensitivity]()
+        if loaded is not None and samples is not None:
+            worth = scores(chosen, network, spec, found.groups, samples, asked.seed)
+            whole, curves = sensitivities(network, spec, found.groups, worth, samples)
+            loss = whole, loss_of(made.model, made.spec, samples)
+            accuracy = _accuracy(network, spec, loaded), _accuracy(made.model, made.spec, loaded)
+    save_weights(made.model, out / WEIGHTS)
+    assert made.spec.pruning is not None
+    write_json(out / RECORD, made.spec.pruning)
+    check_replay(made, out / WEIGHTS)
+    files = PrunedFiles(out, made, wanted, chosen, device, loss, accuracy, tuple(curves))
+    write_json(out / REPORT, files.to_json())
+    return files
+
+
+def check_replay(made: Pruned, weights: Path) -> None:
+    """Rebuild what was cut from its spec and file, and compare outputs bit for bit."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        given = random_inputs(made.spec)
+    inputs = {name: each.float() if each.is_floating_point() else each for name, each in given.items()}
+    again = load(made.spec, weights)
+    with torch.no_grad():
+        old, new = call(made.model.eval(), made.spec, inputs), call(again, made.spec, inputs)
+    if not all(torch.equal(old[name], new[name]) for name in old):
+        raise AssertionError(f"{made.spec.reference} rebuilt from its record computes something else; this is a bug")
+
+
+def calibration_samples(data: Dataset, seed: int, count: int = _SAMPLES) -> Samples:
+    """Return ``count`` training samples, evenly from every class, in batches."""
+    order = calibration_order(data.splits.train, data.labels, seed)[:count]
+    batches = []
+    for start in range(0, len(order), _BATCH):
+        part = order[start : start + _BATCH]
+        batches.append((tensors(data.batch(part)), torch.from_numpy(data.labels[part])))
+    return batches
+
+
+def _recipe(model: str, weights: str | None, data: str | None, overrides: Sequence[str]) -> Recipe:
+    for each in overrides:
+        if each.partition(".")[0] not in {"data", "student"} and each.partition("=")[0] != "seed":
+            raise UsageError(
+                f"'{each}' changes nothing here", "allowed: data.*, student.* and seed, as student.arguments.width=0.5"
+            )
+    student: dict[str, Any] = {"model": model} | ({"weights": weights} if weights is not None else {})
+    source = {"data": {"source": data}} if data is not None else {}
+    return resolve_recipe({"student": student, "distill": {"scheme": "none"}, **source}, list(overrides))
+
+
+def _spec(model: str, recipe: Recipe, data: Dataset | None, shape: tuple[int, ...] | None, classes: int | None) -> ModelSpec:
+    if data is not None:
+        return student_spec(recipe, data)[0]
+    if shape is None or classes is None:
+        raise UsageError(
+            "what the network takes and gives is not known", f"name its data with --data, or give {_DEFAULT_SHAPES}"
+        )
+    if len(shape) == 3:
+        image = TensorSpec("image", "float32", shape, "NCHW", "image")
+        spec = classifier(model, (image,), tuple(map(str, range(classes))), recipe.student.arguments)
+    elif len(shape) == 1:
+        row = TensorSpec("features", "float32", shape, "NC", "features")
+        spec = classifier(model, (row,), tuple(map(str, range(classes))), recipe.student.arguments)
+    else:
+        raise UsageError(
+            f"--shape has {len(shape)} numbers", "give channels,height,width or columns; texts and sounds with --data"
+        )
+    from edgekd.prune.record import read_record
+
+    return spec if recipe.student.pruning is None else replace(spec, pruning=read_record(Path(recipe.student.pruning)))
+
+
+def _trained(spec: ModelSpec, weights: str | None) -> nn.Module:
+    start = StartingWeights(weights, pretrained=KINDS[kind_of(spec.reference)].brings_weights)
+    if not start.anything:
+        raise UsageError(
+            f"{spec.reference} comes without weights, and random ones tell nothing", "give them with --weights FILE"
+        )
+    network = build(spec)
+    start.load(network, spec)
+    return network.eval()
+
+
+def _accuracy(network: nn.Module, spec: ModelSpec, data: Dataset) -> Metric:
+    held_out = data.splits.validation
+    return top1(predict(network, spec, data, held_out), data.labels[held_out])
+
+
+def _cost(found: Cost) -> dict[str, Any]:
+    return {"params": found.params, "macs": found.macs, "size_bytes": found.size_bytes}
+
+
+def _short(prediction: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in prediction.items() if name != "layers"}
