@@ -50,6 +50,8 @@ def command(
 
     \b
     edgekd prune zoo:resnet20 --weights resnet20.safetensors --data folder:photos --to latency=0.5x@pi4 --out runs/pruned
+
+    \b
     Exit codes: 0 done · 2 wrong usage, data or record · 3 the network cannot be cut so far
     """
     if not verbose:

@@ -86,9 +86,7 @@ def train_quantized(
         folder / RANGES, f"{sha256_file(folder / SIMULATED_LOGITS)} {sha256_file(folder / RANGES)}", folder / SIMULATED_LOGITS,
         top1(logits, data.labels[data.splits.test]), student.metric, trained.history, trained.facts,
     )  # fmt: skip
-    return replace(
-        trained, history=student.history, facts=student.facts, simulation=simulation, pruning=student.pruning
-    )
+    return replace(trained, history=student.history, facts=student.facts, simulation=simulation, pruning=student.pruning)
 
 
 def training_of(recipe: Recipe) -> Training:
