@@ -257,7 +257,7 @@ class _Work:
 
     def _tell(self, threads: int, block: int) -> None:
         done = self.threads.index(threads) * self.plan.blocks + block
-        self.listener.stage_advanced(done, len(self.threads) * self.plan.blocks, f"block {block + 1}, {threads} threads")
+        self.listener.stage_advanced(done, len(self.threads) * self.plan.blocks, f"block {block + 1}, threads {threads}")
 
     def _kept(self, error: DeviceError, events: Sequence[dict[str, Any]]) -> DeviceError:
         """Keep what came before a failure, and return the error that says so."""

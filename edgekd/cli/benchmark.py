@@ -157,13 +157,13 @@ def _show(result: DeviceBenchmark) -> None:
     console.print(table)
     for each in result.measurements:
         for reason in each.verdict.reasons:
-            console.print(f"{_plain(each.name)}, {each.threads} threads: {each.verdict.word}: {reason}", soft_wrap=True)
+            console.print(f"{_plain(each.name)}, threads {each.threads}: {each.verdict.word}: {reason}", soft_wrap=True)
         if each.slowdown is not None and each.verdict.word == "throttled":
             console.print(f"{_plain(each.name)}: {each.slowdown:+.0%} from beginning to end", soft_wrap=True)
         if each.delegated is not None and each.delegated[0] < each.delegated[1]:
             console.print(f"{_plain(each.name)}: the delegate took {each.delegated[0]} of {each.delegated[1]} operators")
     for name, threads, why in result.failed:
-        console.print(f"{_plain(name)}, {threads} threads: failed: {why}", soft_wrap=True)
+        console.print(f"{_plain(name)}, threads {threads}: failed: {why}", soft_wrap=True)
     for comparison in result.comparisons:
         console.print(_plain(comparison.text()), soft_wrap=True)
     console.print(_environment(result), style="dim", soft_wrap=True)

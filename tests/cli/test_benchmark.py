@@ -108,7 +108,7 @@ def result(word: str, name: str = "a.onnx") -> DeviceBenchmark:
 def test_everything_worth_knowing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     _show(result("throttled", "a\x1b[31m.onnx"))
     shown = capsys.readouterr().out
-    for expected in ("throttled: because", "+25% from beginning to end", "took 642 of 685 operators", "c.onnx, 1 threads: failed: it broke",
+    for expected in ("throttled: because", "+25% from beginning to end", "took 642 of 685 operators", "c.onnx, threads 1: failed: it broke",
                      "b.onnx is 50", "slower than a", "40 to 61 °C", "4.2 mJ", "3.0 MiB", "2.0 KiB"):  # fmt: skip
         assert expected in shown, expected
     assert "\x1b" not in shown
