@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekd.cli.progress_lines import ProgressLines
 from edgekd.errors import DeviceError, UsageError
-from edgekd.progress import Silent
 
 if TYPE_CHECKING:
     from edgekd.benchmark.measurements import DeviceBenchmark, Measurement
@@ -78,7 +78,7 @@ def command(
     with stop_signals():
         result = benchmark_files(
             files, profile, transport, threads=threads, protocol=protocol, runner=runner, tool_path=tool_path, python=python,
-            golden=golden, out=folder, listener=_Progress(quiet or as_json),
+            golden=golden, out=folder, listener=ProgressLines(quiet or as_json),
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
@@ -88,18 +88,6 @@ def command(
         words = {each.verdict.word for each in result.measurements} - {"stable"}
         raise_or_exit(DeviceError(f"the measurement is {' and '.join(sorted(words)) or 'not whole'}",
                                   "stop what else runs there, cool it, and measure again"), as_json)  # fmt: skip
-
-
-class _Progress(Silent):
-    """Says on standard error which block is measured."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def stage_advanced(self, done: int, total: int, note: str) -> None:
-        """Print a line."""
-        if not self._quiet:
-            click.echo(f"  measuring {done + 1} of {total}: {note}", err=True)
 
 
 def transport_to(profile: Profile, via: str | None) -> Any:

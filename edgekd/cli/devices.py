@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import textwrap
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import click
 from edgekd.devices.explain import explain, prediction_basis, transports
 from edgekd.devices.profiles import KINDS, Profile, load_profile, profile_names
 
-# Commands of their own files; one that is not there is not shown.
+# Commands of their own files.
 _ELSEWHERE = {
     "predict": "edgekd.cli.devices_predict",
     "calibrate": "edgekd.cli.devices_calibrate",
@@ -28,7 +27,7 @@ class _LazyGroup(click.Group):
     """Imports the module of a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.commands, *(name for name, module in _ELSEWHERE.items() if importlib.util.find_spec(module) is not None)]
+        return [*self.commands, *_ELSEWHERE]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self.commands or cmd_name not in self.list_commands(ctx):

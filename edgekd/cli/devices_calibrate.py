@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from edgekd.cli.progress_lines import ProgressLines
 from edgekd.devices.profiles import load_profile
-from edgekd.progress import Silent
 
 
 @click.command("calibrate")
@@ -47,7 +47,7 @@ def command(
     transport = transport_to(profile, via)
     with stop_signals():
         found = calibrate(
-            profile, transport, threads=threads, out=out, python=python, listener=_Progress(quiet or as_json)
+            profile, transport, threads=threads, out=out, python=python, listener=ProgressLines(quiet or as_json)
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
@@ -61,15 +61,3 @@ def command(
         click.echo(f"left out: {line}")
     own = found.path == user_file(profile.id)
     click.echo(f"kept in {found.path}" + ("" if own else f"; predictions use it from {user_file(profile.id)} alone"))
-
-
-class _Progress(Silent):
-    """Says on standard error what is made and measured."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def stage_advanced(self, done: int, total: int, note: str) -> None:
-        """Print a line."""
-        if not self._quiet:
-            click.echo(f"  {done + 1} of {total}: {note}", err=True)

@@ -62,7 +62,7 @@ def milliseconds(value: float) -> str:
     return f"{value:.3f} ms" if value < 1 else f"{value:.2f} ms"
 
 
-TARGET_HEADINGS = ("target", "file", "latency", "90 % interval", "how it is known", "memory", "")
+TARGET_HEADINGS = ("target", "file", "latency", "interval", "how it is known", "memory", "")
 
 
 def target_rows(report: Report) -> list[Row]:

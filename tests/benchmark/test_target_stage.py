@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from edgekd.flavours import ArtifactName
 from edgekd.progress import Silent
 from edgekd.recipe import Recipe
 from edgekd.recipe_file import recipe_from_mapping
+from edgekd.report.model_card import model_card
+from edgekd.report.page import report_page
 from edgekd.report.report import Report
+from edgekd.report.rows import target_rows
 from edgekd.verify import Gate, Verified
 from edgekd.workspace import StageResult, open_workspace
 
@@ -125,3 +129,15 @@ def test_emulated_is_checked_and_predicted(finished: Report, tmp_path: Path) -> 
     assert {each["kind"] for each in found.latency.values()} == {"predicted"}
     assert all(check["vectors"] == 20 and check["differ"] == 0 for check in found.checked.values())
     assert len(gates) == 2 and all(gate.passed for gate in gates)
+
+
+def test_every_surface_of_a_report_has_the_targets(finished: Report, tmp_path: Path) -> None:
+    found, _ = run(recipe("pi4", "jetson_orin_nano", artifacts=("onnx-fp32", "tflite-int8")), finished, tmp_path)
+    report = replace(finished, targets=found)
+    rows = target_rows(report)
+    assert [row.cells[1] for row in rows] == ["student.fp32.onnx", "student.int8.tflite", "student.fp32.onnx"]
+    assert [row.cells[-1] for row in rows] == ["", "ship this", "ship this"]
+    card, page = model_card(report), report_page(report, report.to_json()["environment"])
+    for row in rows:
+        assert "| " + " | ".join(row.cells) + " |" in card
+        assert all(cell in page for cell in row.cells)
