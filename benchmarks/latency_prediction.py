@@ -160,6 +160,7 @@ def devices(groups: Sequence[Group], fit: Fit, speeds: dict[str, Speed]) -> None
     """Print how devices are predicted that were not measured."""
     found = leave_devices_out(groups, fit, speeds)
     scores = {name: Score() for name in ("same cores measured", "  after one factor", "clock and peak", "  after one factor ")}
+    by_device: dict[str, Score] = defaultdict(Score)
     same, other = reaches(groups, found)
     for each in found:
         group = groups[each.group]
@@ -168,9 +169,14 @@ def devices(groups: Sequence[Group], fit: Fit, speeds: dict[str, Speed]) -> None
         corrected = after_one_factor(group, each.errors)
         for place, model in enumerate(group.models):
             measured = group.log_ms[place]
-            scores[first].add(group.key, model, measured + each.errors[place], measured, bool(abs(each.errors[place]) <= reach))
+            predicted, within = measured + each.errors[place], bool(abs(each.errors[place]) <= reach)
+            scores[first].add(group.key, model, predicted, measured, within)
+            by_device[group.key.device].add(group.key, model, predicted, measured, within)
             scores[second].add(group.key, model, measured + corrected[place], measured)
-    print(f"\nHeld-out devices, CPU\n{_HEAD}")
+    print(f"\nHeld-out devices, CPU: those with at least {ENOUGH_ROWS} rows, then all by basis\n{_HEAD}")
+    for name, score in sorted(by_device.items(), key=lambda each: -len(each[1].rows)):
+        if len(score.rows) >= ENOUGH_ROWS:
+            print(score.line(name))
     for name, score in scores.items():
         print(score.line(name))
 
