@@ -61,8 +61,10 @@ def keep_fewest(
     """Return the fewest and cheapest groups whose layers, kept in floating point, make a file reach the goal.
 
     Groups are ranked by their harm, and by it per cost. Of each ranking the shortest beginning that reaches the goal is found
-    by halving; then groups are given back to int8, the costliest first, as long as the goal holds. So no single group that
-    is kept could be spared, unless trials ran out.
+    by halving, and its last group is replaced by cheaper ones from further down where those reach the goal as well; then
+    groups are given back to int8, the costliest first, as long as the goal holds. So no single group that is kept could be
+    spared, unless trials ran out; and where harms add up, what is kept costs at most twice the least that reaches the goal
+    (Csirik et al., "Heuristics for the 0-1 min-knapsack problem", 1991).
 
     Args:
         groups: In order of execution.
@@ -78,7 +80,7 @@ def keep_fewest(
         by_harm = sorted(everything, key=lambda index: (-harm[index], index))
         by_worth = sorted(everything, key=lambda index: (-harm[index] / search.costs[index], index))
         for ranking in (by_worth, by_harm):
-            search.shorten(ranking)
+            search.replace_last(ranking, search.shorten(ranking))
         search.give_back()
         search.fill_curve(by_worth)
     return search.result()
@@ -111,8 +113,8 @@ class _Search:
             self._tried[kept] = Trial(layers, 1 - macs, 1 - weights, quality, self._holds(quality))
         return self._tried[kept].holds
 
-    def shorten(self, ranking: list[int]) -> None:
-        """Find the shortest beginning of a ranking that reaches the goal, as far as longer is never worse."""
+    def shorten(self, ranking: list[int]) -> int:
+        """Return how long the shortest beginning of a ranking is that reaches the goal, as far as longer is never worse."""
         fails, reaches = 0, len(ranking)
         while reaches - fails > 1:
             middle = (fails + reaches) // 2
@@ -120,6 +122,20 @@ class _Search:
                 reaches = middle
             else:
                 fails = middle
+        return reaches
+
+    def replace_last(self, ranking: list[int], length: int) -> None:
+        """Go on down a ranking without each group that reaches the goal, as long as that can become cheaper.
+
+        Args:
+            ranking: All groups.
+            length: Of its shortest beginning that reaches the goal.
+        """
+        fails = frozenset(ranking[: length - 1])
+        for index in ranking[length:]:
+            best = self._cheapest()
+            if best is not None and self._cost(fails | {index}) < self._cost(best) and not self.try_out(fails | {index}):
+                fails |= {index}
 
     def give_back(self) -> None:
         """Give groups of the cheapest file that reaches the goal back to int8, until none can be spared."""

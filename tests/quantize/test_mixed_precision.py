@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgekd.quantize.layers import Group, Layer, group_layers
@@ -60,6 +60,7 @@ def test_of_layers_that_cost_the_same_and_add_up_the_fewest_are_kept(noise: list
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 100), st.integers(1, 100)), min_size=1, max_size=9), st.floats(0.001, 200))
+@example([(1.0, 1), (2.0, 1), (9.0, 3)], 11.0)  # the most harmful suffices, and so does a cheaper one
 def test_of_layers_of_any_cost_that_add_up_at_most_twice_the_cheapest_are_kept(
     layers: list[tuple[float, int]], most: float
 ) -> None:
