@@ -17,7 +17,9 @@ from edgekd.golden import make_golden
 from edgekd.per_class import cost_per_class
 from edgekd.planning import plan, resolve_recipe
 from edgekd.progress import Listener, Silent
-from edgekd.prune.stages import prune_student
+from edgekd.prune.measured import measure_cuts
+from edgekd.prune.sparse_proof import find_zeros, zero_gates
+from edgekd.prune.stages import check_pruning, prune_student
 from edgekd.quantize.qat.stage import train_quantized
 from edgekd.quantize.stages import quantize_exports
 from edgekd.recipe import Recipe
@@ -52,6 +54,7 @@ def compress(
     with stop_signals(), open_workspace(Path(out), listener or Silent()) as workspace:
         data = load_data(asked, workspace)
         check_student(asked, data)
+        check_pruning(asked, data)
         asked = settle_training(asked, data, planned.threads, workspace)
         teacher = prepare_teacher(asked, data, planned.threads, allow_code, workspace)
         student = distill_student(asked, data, teacher, planned.threads, workspace)
@@ -63,9 +66,11 @@ def compress(
         artifacts = describe_artifacts(asked, data, student, artifacts, workspace)
         verified = verify(data, student, artifacts, workspace)
         classes = cost_per_class(data, teacher, student, verified)
-        gates = check_gates(asked, teacher, student, verified, classes)
+        zeros = find_zeros(student, verified, workspace)
+        gates = [*check_gates(asked, teacher, student, verified, classes), *zero_gates(student, zeros)]
         golden = make_golden(data, student.spec, verified, gates, workspace)
+        student = measure_cuts(asked, student, exported, workspace)
         latency = benchmark(asked, data, verified, load_profile("host"), workspace)
         targets, limits = benchmark_targets(asked, verified, gates, golden, workspace)
         return publish(asked, data, teacher, student, verified, [*gates, *limits], latency, planned.threads, workspace,
-                       control=control, classes=classes, golden=golden, targets=targets)  # fmt: skip
+                       control=control, classes=classes, golden=golden, targets=targets, zeros=zeros)  # fmt: skip

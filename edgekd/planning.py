@@ -131,6 +131,7 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
         PlannedStage("metadata", f"what they take and give, and their labels, inside {len(names)} files"),
         PlannedStage("verify", f"{len(names)} files on the whole test split, in their own runtimes, against the gates"),
         PlannedStage("golden", "16 test samples and 4 extreme ones, with what each file that passed gives for them"),
+        *_cuts_measured(asked),
         PlannedStage("benchmark", f"{len(names)} files on {host.name}, {asked.benchmark.runs} runs each"),
         *[_target(each) for each in target_files(asked)],
     ]  # fmt: skip
@@ -139,21 +140,36 @@ def plan(recipe: str | Path | Mapping[str, Any] | Recipe = "digits", overrides: 
 
 def _pruning(recipe: Recipe) -> list[PlannedStage]:
     options = recipe.prune
-    if options.to is None:
-        return []
-    device = parse_target(options.to).device
-    if device is not None:
-        load_profile(device)
+    stages = []
     steps = "" if options.steps == 1 else f", in {options.steps} steps"
-    stages = [PlannedStage("prune", f"the student is cut to {options.to} by {options.criterion}, scope {options.scope}{steps}")]
-    if options.epochs:
+    if options.blocks:
+        how = "at random" if options.criterion == "random" else "those without which the loss rises least"
+        stages.append(PlannedStage("blocks", f"{options.blocks} whole blocks of the student are removed: {how}"))
+    if options.target is not None:
+        device = parse_target(options.target).device
+        if device is not None:
+            load_profile(device)
+        what = f"the student is cut to {options.target} by {options.criterion}, scope {options.scope}{steps}"
+        stages.append(PlannedStage("prune", what))
+    if options.sparsity is not None:
+        where = "convolutions and linear layers" if options.sparse_layers == "all" else "1x1 convolutions and linear layers"
+        what = f"weights of {where} are set to zero for sparsity {options.sparsity}, scope {options.scope}{steps}"
+        stages.append(PlannedStage("sparse", f"{what}; files compress better and are no faster on CPUs"))
+    if stages and options.epochs:
         by_teacher = options.taught_by == "teacher" and recipe.distill.has_teacher
-        taught = "its teacher" if by_teacher else "the student before the cut"
+        cut = options.target is not None or options.blocks
+        taught = "its teacher" if by_teacher else "the student before the cut" if cut else "the student before that"
         losses = " + ".join(["CE", *(each.name for each in losses_of(recipe))])
         each_time = "" if options.steps == 1 else " after each"
         what = f"what is left learns from {taught}{each_time}: {options.epochs} epochs, {losses}"
         stages.append(PlannedStage("recover", what))
     return stages
+
+
+def _cuts_measured(recipe: Recipe) -> list[PlannedStage]:
+    if recipe.prune.target is None and not recipe.prune.blocks:
+        return []
+    return [PlannedStage("prune-latency", "float32 files before and after the cuts, in turns on one thread of this host")]
 
 
 def _target(each: TargetFiles) -> PlannedStage:
@@ -400,7 +416,10 @@ def _cuts(recipe: Recipe) -> str:
     from edgekd.prune.record import read_record
 
     record = read_record(Path(recipe.student.pruning).expanduser())
-    return f", {len(record['modules'])} of its modules narrower by {recipe.student.pruning}"
+    gone, narrower = len(record.get("blocks", [])), len(record["modules"])
+    what = [f"{gone} of its blocks removed"] if gone else []
+    what += [f"{narrower} of its modules narrower"] if narrower or not gone else []
+    return f", {' and '.join(what)} by {recipe.student.pruning}"
 
 
 def _model(reference: str, arguments: Mapping[str, Any]) -> str:

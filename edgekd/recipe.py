@@ -55,7 +55,10 @@ class Data(Section):
     )
     max_tokens: int = Field(64, ge=4, le=4096, description="tokens of a text; longer ones are cut, shorter ones padded")
     tokenizer: str | None = Field(
-        None, min_length=1, max_length=4096, description="tokenizer.json or its folder; null: the teacher's, or one is trained"
+        None,
+        min_length=1,
+        max_length=4096,
+        description="tokenizer.json or its folder; null: that of an hf: teacher or else student, or one is trained",
     )
     vocabulary: int = Field(8_000, ge=100, le=1_000_000, description="tokens of a tokenizer that is trained, at most")
     sample_rate: int | None = Field(

@@ -215,7 +215,7 @@ def _at(path: KeyPath, tree: Any) -> Any:
 
 def _explain_unknown(path: KeyPath) -> str:
     name = str(path[-1])
-    siblings = list(_schema(path[:-1]).get("properties", {}))
+    siblings = list(_filled(_schema(path[:-1])).get("properties", {}))
     close = did_you_mean(name, siblings)
     homes = _homes(Recipe, name, ()) if not close else []
     # A home further down the section that was written is what was meant, if there is one.
@@ -244,8 +244,15 @@ def _schema(path: KeyPath) -> dict[str, Any]:
     """Return the JSON schema of the field at ``path``, as far as there is one."""
     schema = _resolved(_whole_schema())
     for part in path:
+        schema = _filled(schema)
         schema = _resolved(schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {}))
     return schema
+
+
+def _filled(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of what a field holds where it is not null."""
+    filled = [each for each in schema.get("anyOf", []) if each.get("type") != "null"]
+    return _resolved(filled[0]) if len(filled) == 1 else schema
 
 
 def _resolved(schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ WRONG_TYPES = ["[]", "{}", "{a: 1}", "[1, 2]", "!!binary AAAA", "!x y"]
 FAR_OFF = ["-1000000000", "1e300", ".inf", "-.inf", ".nan", "99999999999999999999", "0x" + "f" * 40]
 EMPTY_IS_FINE = {"distill.assistants", "quantize.keep", "teacher.ensemble"}
 """Keys that a list without anything in it is right for."""
+MAPPINGS = {"teacher.arguments", "student.arguments"}
+"""Keys that any mapping is right for: only the network knows its arguments."""
 SECTIONS = {name: list(value) for name, value in Recipe().model_dump().items() if isinstance(value, dict)}
 BEYOND = {
     "seed": "4294967296", "threads": "0", "data.image_size": "3", "data.validation": "0.9", "data.test": "0",
@@ -81,6 +83,7 @@ def _replaced(kind: str, lines: list[str], chance: random.Random, values: list[s
     index, key, _ = chance.choice(_entries(lines))
     name = key.rpartition(".")[2]
     wrong = [each for each in values if each != "[]" or key not in EMPTY_IS_FINE]
+    wrong = [each for each in wrong if each[0] != "{" or key not in MAPPINGS]
     lines[index] = f"{_indent(lines[index])}{name}: {chance.choice(wrong)}"
     return Mutation(kind, "\n".join(lines), key, index + 1)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 from edgekd.benchmark.measurements import DeviceBenchmark
+from edgekd.svg import svg_of
 
 _COLORS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2")
 _LONGEST = 32
@@ -13,7 +11,6 @@ _LONGEST = 32
 
 def chart(result: DeviceBenchmark) -> str:
     """Return an SVG, the same bytes for the same samples: a box per file, and the median of every turn over the seconds."""
-    import matplotlib
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -38,15 +35,10 @@ def chart(result: DeviceBenchmark) -> str:
     for axis in (left, right):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    buffer = io.StringIO()
-    # A fixed salt and no date: the same numbers draw the same bytes. Names are the user's: "$" must not start mathematics.
-    settings: dict[str, Any] = {"svg.hashsalt": "edgekd", "svg.fonttype": "none", "font.family": "sans-serif"}
-    with matplotlib.rc_context(settings):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg_of(figure)
 
 
 def _short(name: str) -> str:
+    # Names are the user's: "$" must not start mathematics.
     plain = "".join(each if each.isprintable() else "?" for each in name).replace("$", "\\$")
     return plain if len(plain) <= _LONGEST else f"…{plain[-_LONGEST + 1 :]}"

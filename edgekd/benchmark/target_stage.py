@@ -123,12 +123,13 @@ def _facts(
         "target": each.target.model_dump(exclude={"max_latency_ms", "max_size_kib", "max_memory_mib"}),
         "files": {name: one.artifact.sha256 for name, one in files.items()},
         "golden": {name: golden[name].files for name in files if name in golden},
-        "profile": repr(each.profile), "coefficients": _coefficients_digest(each.profile.id),
+        "profile": repr(each.profile), "coefficients": coefficients_digest(each.profile.id),
     }  # fmt: skip
     return workspace.stage(f"target-{each.profile.id}", what, inputs, work, _describe).result
 
 
-def _coefficients_digest(profile: str) -> str:
+def coefficients_digest(profile: str) -> str:
+    """Return the SHA-256 of what predictions for a profile are computed from."""
     from edgekd.devices.coefficients import coefficients_folder
 
     digest = hashlib.sha256()

@@ -13,8 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekd.distill.control import verdict
+from edgekd.report.pruning import cuts_line
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, TARGET_HEADINGS, Row, table_rows, target_rows
+from edgekd.report.sparsity import HEADINGS as ZERO_HEADINGS
+from edgekd.report.sparsity import SPEED, zero_rows
 
 _NAME_WIDTH = 30
 _PIPE_WIDTH = 160
@@ -94,6 +97,12 @@ def print_report(report: Report) -> None:
     if report.targets:
         console.print()
         _print_table(console, TARGET_HEADINGS, target_rows(report), left=(0, 1, 4, 6))
+    if zeros := zero_rows(report):
+        console.print()
+        _print_table(console, ZERO_HEADINGS, zeros)
+        console.print(SPEED, soft_wrap=True)
+    if (cuts := cuts_line(report)) is not None:
+        console.print(f"pruned: {cuts}", soft_wrap=True)
     if report.control is not None:
         console.print(verdict(report.control), soft_wrap=True)
     passed = sum(gate.passed for gate in report.gates)

@@ -1,4 +1,4 @@
-"""Texts to tokens: a tokenizer that the teacher brings, or a WordPiece one trained on the training split."""
+"""Texts to tokens: a tokenizer that the teacher or the student brings, or a WordPiece one trained on the training split."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _describe(result: dict[str, Any]) -> str:
 
 
 def _given(recipe: Recipe) -> Path | None:
-    """Return the tokenizer file that the recipe names or that its transformers teachers bring; ``None``: none."""
+    """Return the tokenizer file that the recipe names, or that its transformers teachers or else student bring, or ``None``."""
     if recipe.data.tokenizer is not None:
         path = Path(recipe.data.tokenizer).expanduser()
         found = path / TOKENIZER if path.is_dir() else path
@@ -86,11 +86,23 @@ def _given(recipe: Recipe) -> Path | None:
             f"the teachers {', '.join(brought)} have different tokenizers, and one text can only be cut up in one way",
             "use teachers with one tokenizer",
         )
+    if not brought and kind_of(recipe.student.model) == "hf":
+        return _own(recipe.student.model)
     return next(iter(brought.values()), None)
 
 
 def _brought(reference: str) -> Path:
-    """Return the tokenizer file of an ``hf:`` model: in its folder, or from the hub."""
+    found = _own(reference)
+    if found is None:
+        raise DataError(
+            f"{reference} has no {TOKENIZER} or {VOCABULARY}",
+            "save its tokenizer there with tokenizer.save_pretrained(...), or name one with data.tokenizer",
+        )
+    return found
+
+
+def _own(reference: str) -> Path | None:
+    """Return the tokenizer file of an ``hf:`` model: in its folder, or from the hub; ``None``: there is none."""
     folder = model_path(reference)
     names = (TOKENIZER, VOCABULARY)
     for name in names:
@@ -108,10 +120,7 @@ def _brought(reference: str) -> Path:
             except (OSError, ValueError) as error:
                 first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
                 raise DataError(f"cannot load the tokenizer of {reference}: {first}", "check the name or the folder") from None
-    raise DataError(
-        f"{reference} has no {' or '.join(names)}",
-        "save its tokenizer there with tokenizer.save_pretrained(...), or name one with data.tokenizer",
-    )
+    return None
 
 
 def _train(texts: Path, splits: Splits, vocabulary: int) -> Any:

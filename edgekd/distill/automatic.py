@@ -55,7 +55,9 @@ def automatic_temperature(teacher_logits: NDArray[np.float32], mixes: bool, fine
     """
     if mixes or fine_tunes or teacher_logits.shape[1] >= MANY_CLASSES:
         return 1.0
-    spread = float(teacher_logits[:_SAMPLES].astype(np.float64).std(axis=1, ddof=1).mean())
+    # Evenly from all of them: a folder's samples are in order of classes.
+    asked = teacher_logits[:: max(1, len(teacher_logits) // _SAMPLES)]
+    spread = float(asked.astype(np.float64).std(axis=1, ddof=1).mean())
     return round(min(max(2 * spread, 1.0), _SOFTEST), 2)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgekd.distill.taps import INPUT, first_tensor
 from edgekd.models.spec import call
 from edgekd.models.tensors import ModelSpec
+from edgekd.prune.record import PassThrough
 
 PROBE = 2
 """Samples of the probe batch."""
@@ -24,7 +25,7 @@ _KINDS: dict[int, Literal["map", "tokens", "vector"]] = {4: "map", 3: "tokens", 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 _PASSING = (
     nn.Dropout, nn.Dropout2d, nn.Identity, nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, PassThrough,
 )  # fmt: skip
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
@@ -225,10 +226,11 @@ def _blocks(module: nn.Module, calls: list[_Call], steady: dict[str, _Call]) -> 
         runs[each.name] = runs.get(each.name, 0) + 1
     found: list[_Call] = []
     for name, container in module.named_modules():
-        members = [f"{name}.{each}" if name else each for each, _ in container.named_children()]
+        left = {each: member for each, member in container.named_children() if not isinstance(member, PassThrough)}
+        members = [f"{name}.{each}" if name else each for each in left]
         if not isinstance(container, _CONTAINERS) or not members or _inside(name, found):
             continue
-        equal = len({type(each) for each in container.children()}) == 1
+        equal = len({type(each) for each in left.values()}) == 1
         if not equal or any(runs.get(each) != 1 or each not in steady for each in members):
             continue
         outputs = [steady[each] for each in members]

@@ -27,10 +27,8 @@ _TENSORFLOW = "edgekd.export.tflite_tensorflow:export_tflite_tensorflow"
 
 
 def _export(name: ArtifactName, recipe: Recipe, student: TrainedModel, workspace: Workspace) -> Artifact:
-    spec, exporter, what = student.spec.to_json(), FLAVOURS[name].function, "export from PyTorch"
-    if format_of(name) == "tflite" and recipe.export.tflite.converter == "tensorflow":
-        exporter, what = _TENSORFLOW, "export by TensorFlow's converter"
-    assert exporter is not None
+    spec, exporter = student.spec.to_json(), exporter_of(name, recipe)
+    what = "export by TensorFlow's converter" if exporter == _TENSORFLOW else "export from PyTorch"
 
     def work(folder: Path) -> dict[str, Any]:
         out = folder / file_name(name)
@@ -40,6 +38,15 @@ def _export(name: ArtifactName, recipe: Recipe, student: TrainedModel, workspace
     inputs = {"spec": spec, "code": code_key(student.spec.reference), "weights": student.digest, "exporter": exporter}
     stage = workspace.stage(name, what, inputs, work, describe_size)
     return Artifact(name, stage.path(file_name(name)), stage.files[file_name(name)])
+
+
+def exporter_of(name: ArtifactName, recipe: Recipe) -> str:
+    """Return the function, as :func:`~edgekd.safe.child.run_in_child` calls it, that exports a float32 file of the recipe."""
+    if format_of(name) == "tflite" and recipe.export.tflite.converter == "tensorflow":
+        return _TENSORFLOW
+    exporter = FLAVOURS[name].function
+    assert exporter is not None
+    return exporter
 
 
 def describe_size(result: dict[str, Any]) -> str:

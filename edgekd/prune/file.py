@@ -24,12 +24,17 @@ from edgekd.models.tensors import ModelSpec, TensorSpec, classifier
 from edgekd.planning import resolve_recipe
 from edgekd.progress import Listener, Silent
 from edgekd.prune.costs import device_time
-from edgekd.prune.criteria import CRITERIA, Criterion, Samples, loss_of, scores
-from edgekd.prune.groups import find_groups, random_inputs
+from edgekd.prune.criteria import CRITERIA, Criterion, Samples, loss_of
+from edgekd.prune.depth import remove_blocks
+from edgekd.prune.groups import Found, find_groups, random_inputs
 from edgekd.prune.prune import Pruned, prune_model
 from edgekd.prune.select import Scope
-from edgekd.prune.sensitivity import RATIOS, Sensitivity, sensitivities
+from edgekd.prune.sensitivity import RATIOS, Curves, judged_layers, spare
+from edgekd.prune.sparse_stored import StoredZeros, store_zeros
+from edgekd.prune.sparsity import SparseLayers, parse_sparsity
 from edgekd.prune.target import PruningTarget, parse_target
+from edgekd.prune.transformers_config import sayable
+from edgekd.prune.transformers_folder import TransformersFolder, check_place, write_transformers
 from edgekd.quantize.calibration import calibration_order
 from edgekd.recipe import Recipe
 from edgekd.safe.files import write_json
@@ -49,21 +54,25 @@ class PrunedFiles:
     Attributes:
         folder: Holds :data:`WEIGHTS`, :data:`RECORD` and :data:`REPORT`.
         pruned: What was cut.
-        target, criterion: As asked.
+        target, criterion: As asked; no target: no channel was cut.
         device: Id of the profile that latency was predicted for.
         loss: On training samples before and after, without data ``None``.
         accuracy: On the validation split before and after, without data ``None``; nothing was trained since.
-        sensitivity: Of every layer, in order of execution; empty without data.
+        sensitivity: Of every layer that can be cut; ``None`` without data.
+        zeros: What was set to zero after the cut, if a sparsity was asked for.
+        transformers: Of an ``hf:`` model, whether transformers loads what is left.
     """
 
     folder: Path
     pruned: Pruned
-    target: PruningTarget
+    target: PruningTarget | None
     criterion: Criterion
     device: str | None
     loss: tuple[float, float] | None
     accuracy: tuple[Metric, Metric] | None
-    sensitivity: tuple[Sensitivity, ...]
+    sensitivity: Curves | None
+    zeros: StoredZeros | None = None
+    transformers: TransformersFolder | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data: the content of the report."""
@@ -73,7 +82,8 @@ class PrunedFiles:
             latency = {"device": self.device, "before": _short(made.predicted[0].to_json()),
                        "after": _short(made.predicted[1].to_json())}  # fmt: skip
         return {
-            "schema": 1, "model": made.spec.reference, "arguments": made.spec.arguments, "target": str(self.target),
+            "schema": 1, "model": made.spec.reference, "arguments": made.spec.arguments,
+            "target": None if self.target is None else str(self.target),
             "criterion": self.criterion, "multiple": made.multiple, "weights": str(self.folder / WEIGHTS),
             "record": str(self.folder / RECORD), "before": _cost(made.before), "after": _cost(made.after),
             "predicted_latency": latency, "layers": made.widths(), "kept_whole": made.found.refused,
@@ -83,14 +93,19 @@ class PrunedFiles:
                 name: {"value": each.value, "ci95": list(each.ci95), "n": each.n}
                 for name, each in zip(("before", "after"), self.accuracy, strict=True)
             },
-            "sensitivity": {"ratios": list(RATIOS), "layers": [each.to_json() for each in self.sensitivity]},
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
+            **({} if made.shallow is None else {"blocks": made.shallow.to_json()}),
+            **({} if self.zeros is None else {"zeros": self.zeros.to_json()}),
+            **({} if self.transformers is None else {"transformers": self.transformers.to_json()}),
         }  # fmt: skip
 
     def lines(self) -> list[str]:
         """Return it as lines for people."""
         made = self.pruned
         before, after = made.before, made.after
-        lines = [f"{made.spec.reference}, {self.target}, by {self.criterion}, widths in multiples of {made.multiple}"]
+        how = "" if self.target is None else f", {self.target}, by {self.criterion}, widths in multiples of {made.multiple}"
+        fewer = "" if made.shallow is None else f", {len(made.shallow.removed)} of its blocks removed"
+        lines = [f"{made.spec.reference}{fewer}{how}"]
         for what, old, new in (
             ("MACs", before.macs, after.macs), ("parameters", before.params, after.params),
             ("bytes", before.size_bytes, after.size_bytes),
@@ -109,7 +124,8 @@ class PrunedFiles:
                 f"  untrained since: loss {self.loss[0]:.3f} -> {self.loss[1]:.3f}, validation top-1 {old_top1.value:.1%} -> "
                 f"{new_top1.value:.1%} of {new_top1.n}"
             )
-        rises = {each.layer: each.losses for each in self.sensitivity}
+        lines += made.shallow.lines() if made.shallow is not None else []
+        rises = {} if self.sensitivity is None else {each.layer: each.losses for each in self.sensitivity.layers}
         for row in made.widths():
             curve = rises.get(row["layer"])
             shown = "" if curve is None else "   loss " + " ".join(f"{each:.3f}" for each in curve)
@@ -118,66 +134,91 @@ class PrunedFiles:
             lines.append("    loss: of the network where that layer alone loses " + ", ".join(f"{each:.0%}" for each in RATIOS))
         lines += [f"    {name:<40} stays whole: {why}" for name, why in made.found.refused.items()]
         lines += [f"    {name:<40} stays whole: a cut would make it slower" for name in made.selection.slower]
-        return [*lines, f"{self.folder / WEIGHTS}", f"{self.folder / RECORD}"]
+        lines += self.zeros.lines() if self.zeros is not None else []
+        lines += [f"{self.folder / WEIGHTS}", f"{self.folder / RECORD}"]
+        return lines + (self.transformers.lines() if self.transformers is not None else [])
 
 
 def prune_file(
-    model: str, target: str, out: Path, weights: str | None = None, data: str | None = None, overrides: Sequence[str] = (), *,
-    criterion: str = "magnitude", scope: Scope = "global", multiple: int | None = None, device: str | None = None,
-    shape: tuple[int, ...] | None = None, classes: int | None = None, listener: Listener | None = None,
+    model: str, target: str | None, out: Path, weights: str | None = None, data: str | None = None,
+    overrides: Sequence[str] = (), *, blocks: int = 0, criterion: str = "magnitude", scope: Scope = "global",
+    multiple: int | None = None, device: str | None = None,
+    shape: tuple[int, ...] | None = None, classes: int | None = None, sparsity: str | None = None,
+    sparse_layers: SparseLayers = "all", for_transformers: bool = False, listener: Listener | None = None,
 ) -> PrunedFiles:  # fmt: skip
     """Cut a trained network and leave its weights, the record of the cuts and a report in ``out``.
 
     Args:
         model: A reference that can be a student.
-        target: See :mod:`edgekd.prune.target`.
+        target: See :mod:`edgekd.prune.target`; ``None``: only blocks go.
         out: Folder of the files.
         weights: File of trained weights; ``None``: those that come with the model.
         data: Source as ``data.source`` of a recipe; for criteria that look at samples, and to measure what was lost.
         overrides: ``key=value`` of a recipe: ``student.*``, ``data.*`` and ``seed``.
+        blocks: How many whole blocks go before channels, see :mod:`edgekd.prune.depth`.
         criterion: One of :data:`~edgekd.prune.criteria.CRITERIA`.
         scope: ``global`` or ``layer``.
         multiple: Widths become multiples of it; ``None``: as the device likes it, or 8.
         device: Profile that latency is predicted for, where the target names none.
         shape, classes: Of a sample, without the batch, and how many classes there are, where there is no data.
+        sparsity, sparse_layers: Weights that are set to zero after the cut, see :mod:`edgekd.prune.sparsity`.
+        for_transformers: Only what the configuration of an ``hf:`` model has fields for is cut, alike in every layer.
         listener: Who is told of progress.
 
     Raises:
         UsageError: Arguments do not go together.
         ModelError: The model cannot be cut so far.
     """
-    wanted = parse_target(target)
+    wanted = None if target is None else parse_target(target)
+    asked_zeros = None if sparsity is None else parse_sparsity(sparsity)
     chosen = next((each for each in CRITERIA if each == criterion), None)
     if chosen is None:
         raise UsageError(f"no criterion '{criterion}'", f"allowed: {', '.join(CRITERIA)}")
-    device = wanted.device or device
+    check_place(model, out, REPORT)
+    if for_transformers and kind_of(model) != "hf":
+        raise UsageError(f"{model} is no network of transformers", "leave --for-transformers out, or name hf:ID_OR_DIR")
+    device = (wanted.device if wanted is not None else None) or device
     time = None if device is None else device_time(load_profile(device))
-    asked = _recipe(model, weights, data, overrides)
+    asked = recipe_of(model, weights, data, overrides)
     check_available(model, weights, "student")
     with (
         tempfile.TemporaryDirectory(prefix="edgekd-prune-") as folder, stop_signals(),
         open_workspace(Path(folder, "run"), listener or Silent()) as workspace,
     ):  # fmt: skip
         loaded = None if data is None else load_data(asked, workspace)
-        spec = _spec(model, asked, loaded, shape, classes)
-        network = _trained(spec, weights)
+        spec = spec_of(model, asked, loaded, shape, classes)
+        network = trained_network(spec, weights)
         samples = None if loaded is None else calibration_samples(loaded, asked.seed)
-        found = find_groups(network, spec)
-        made = prune_model(
-            network, spec, wanted, criterion=chosen, scope=scope, multiple=multiple, samples=samples, time=time,
-            seed=asked.seed, found=found,
+        base, base_spec, shallow = network, spec, None
+        if blocks:
+            shallow = remove_blocks(network, spec, blocks, criterion=chosen, samples=samples, time=time, seed=asked.seed)
+            base, base_spec = shallow.model, shallow.spec
+        found = Found((), {}) if wanted is None else find_groups(base, base_spec)
+        if for_transformers and wanted is not None:
+            found, scope = sayable(base, found, model), "layer"
+        curves = None
+        if samples is not None and found.groups:
+            curves = judged_layers(base, base_spec, found, chosen, samples, asked.seed, workspace.listener)
+        made = spare(
+            found, curves.sensitive() if curves is not None and wanted is not None and wanted.competes(scope) else {},
+            lambda some: prune_model(
+                network, spec, wanted, criterion=chosen, scope=scope, multiple=multiple, samples=samples, time=time,
+                seed=asked.seed, found=some, shallow=shallow,
+            ),
         )  # fmt: skip
-        loss, accuracy, curves = None, None, list[Sensitivity]()
+        zeros = None
+        if asked_zeros is not None:
+            zeros = store_zeros(made.model, made.spec, asked_zeros, sparse_layers, scope)
+        loss, accuracy = None, None
         if loaded is not None and samples is not None:
-            worth = scores(chosen, network, spec, found.groups, samples, asked.seed)
-            whole, curves = sensitivities(network, spec, found.groups, worth, samples)
-            loss = whole, loss_of(made.model, made.spec, samples)
-            accuracy = _accuracy(network, spec, loaded), _accuracy(made.model, made.spec, loaded)
+            loss = loss_of(network, spec, samples), loss_of(made.model, made.spec, samples)
+            accuracy = accuracy_of(network, spec, loaded), accuracy_of(made.model, made.spec, loaded)
     save_weights(made.model, out / WEIGHTS)
     assert made.spec.pruning is not None
     write_json(out / RECORD, made.spec.pruning)
     check_replay(made, out / WEIGHTS)
-    files = PrunedFiles(out, made, wanted, chosen, device, loss, accuracy, tuple(curves))
+    beside = write_transformers(made.model, network, made.spec, out) if kind_of(model) == "hf" else None
+    files = PrunedFiles(out, made, wanted, chosen, device, loss, accuracy, curves, zeros, beside)
     write_json(out / REPORT, files.to_json())
     return files
 
@@ -205,7 +246,8 @@ def calibration_samples(data: Dataset, seed: int, count: int = _SAMPLES) -> Samp
     return batches
 
 
-def _recipe(model: str, weights: str | None, data: str | None, overrides: Sequence[str]) -> Recipe:
+def recipe_of(model: str, weights: str | None, data: str | None, overrides: Sequence[str]) -> Recipe:
+    """Return what is asked of a model in a file, as a recipe that does not train."""
     for each in overrides:
         if each.partition(".")[0] not in {"data", "student"} and each.partition("=")[0] != "seed":
             raise UsageError(
@@ -216,7 +258,8 @@ def _recipe(model: str, weights: str | None, data: str | None, overrides: Sequen
     return resolve_recipe({"student": student, "distill": {"scheme": "none"}, **source}, list(overrides))
 
 
-def _spec(model: str, recipe: Recipe, data: Dataset | None, shape: tuple[int, ...] | None, classes: int | None) -> ModelSpec:
+def spec_of(model: str, recipe: Recipe, data: Dataset | None, shape: tuple[int, ...] | None, classes: int | None) -> ModelSpec:
+    """Return how to build the model, of data or of the shape of a sample and the number of classes."""
     if data is not None:
         return student_spec(recipe, data)[0]
     if shape is None or classes is None:
@@ -238,7 +281,8 @@ def _spec(model: str, recipe: Recipe, data: Dataset | None, shape: tuple[int, ..
     return spec if recipe.student.pruning is None else replace(spec, pruning=read_record(Path(recipe.student.pruning)))
 
 
-def _trained(spec: ModelSpec, weights: str | None) -> nn.Module:
+def trained_network(spec: ModelSpec, weights: str | None) -> nn.Module:
+    """Return the network with its weights, of a file or those it comes with, in evaluation mode."""
     start = StartingWeights(weights, pretrained=KINDS[kind_of(spec.reference)].brings_weights)
     if not start.anything:
         raise UsageError(
@@ -249,7 +293,8 @@ def _trained(spec: ModelSpec, weights: str | None) -> nn.Module:
     return network.eval()
 
 
-def _accuracy(network: nn.Module, spec: ModelSpec, data: Dataset) -> Metric:
+def accuracy_of(network: nn.Module, spec: ModelSpec, data: Dataset) -> Metric:
+    """Return top-1 on the validation split."""
     held_out = data.splits.validation
     return top1(predict(network, spec, data, held_out), data.labels[held_out])
 

@@ -22,10 +22,17 @@ from edgekd.models.builders import build_module
 from edgekd.models.spec import call, example_inputs
 from edgekd.models.tensors import ModelSpec
 from edgekd.prune.record import CUTTABLE, Attributes, Kept, Side, channels_of, cut_modules
+from edgekd.prune.walks import walk
 
 _HEADS = ("heads", "num_heads", "num_attention_heads", "n_heads")
 """What modules call their number of attention heads, and below, the size of all of them."""
 _HEAD_WIDTHS = ("all_head_size", "dim", "embed_dim")
+_TRACING = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, ArithmeticError)
+"""What following a network can raise: torch-pruning walks autograd's own objects, and the network computes on zeros."""
+_NO_GRAPH = (
+    "its outputs must follow from its weights by operators of PyTorch that have gradients; or leave its graph as it is and set "
+    "weights to zero, which needs none: prune.sparsity=0.8 or 2:4 instead of prune.target, `edgekd prune --sparsity`"
+)
 _TOLERANCE = 1e-6
 """Of the outputs of a cut network, as a share of what the cut changes; the trial is in float64."""
 
@@ -157,20 +164,18 @@ def _traced(model: nn.Module, spec: ModelSpec) -> tuple[list[ChannelGroup], dict
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             graph = tp.DependencyGraph().build_dependency(model.eval(), inputs, verbose=False)
-            found = list(graph.get_all_groups(root_module_types=[nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear]))
-    except Exception as error:  # torch-pruning follows autograd's own objects, which fail in as many ways as there are models
+            found, circles = walk(graph)
+    except _TRACING as error:
         raise ModelError(
             f"{spec.reference} cannot be traced for pruning, at {_where(model, spec)}: "
-            f"{(str(error).strip() or type(error).__name__).splitlines()[0][:200]}",
-            "its outputs must follow from its weights by operators of PyTorch that have gradients",
-        ) from None
-    if not found:
+            f"{(str(error).strip() or type(error).__name__).splitlines()[0][:200]}", _NO_GRAPH,
+        ) from None  # fmt: skip
+    if not found and not circles:
         raise ModelError(
-            f"{spec.reference} cannot be traced for pruning, at {_where(model, spec)}: its outputs have no gradient",
-            "its outputs must follow from its weights by operators of PyTorch that have gradients",
+            f"{spec.reference} cannot be traced for pruning, at {_where(model, spec)}: its outputs have no gradient", _NO_GRAPH
         )
     names = {module: name for name, module in model.named_modules()}
-    groups, refused = [], dict[str, str]()
+    groups, refused = [], {names[each]: "following its channels goes round in circles" for each in circles}
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) and module not in graph.module2node:
             refused[name] = "its outputs cannot be followed: nothing that reads them passes a gradient back"
@@ -311,10 +316,10 @@ class Trial:
             stays[group.name] = sorted(order[: (group.units + 1) // 2])
         kept, attributes = kept_channels(groups, stays)
         pruned, masked = copy.deepcopy(self.network), copy.deepcopy(self.network)
-        for group in groups:
-            mask(masked, group, [each for each in range(group.units) if each not in stays[group.name]])
         try:
             with torch.no_grad():
+                for group in groups:
+                    mask(masked, group, [each for each in range(group.units) if each not in stays[group.name]])
                 cut_modules(pruned, kept, attributes)
                 without, unread = call(pruned, self.spec, self.inputs), call(masked, self.spec, self.inputs)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, EdgekdError) as error:

@@ -1,4 +1,5 @@
-"""The record of cuts: which channels of which modules are kept, as JSON, and how a fresh network is cut by it.
+"""The record of cuts: which blocks are gone and which channels of which modules are kept, as JSON, and how a fresh network is
+cut by it.
 
 A pruned network is its spec with this record and a file of weights: nothing is unpickled, and the cuts are the same bit for
 bit wherever they are made.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,25 @@ Kept = dict[str, dict[Side, list[int]]]
 """For each module that is cut, the channels that it keeps, by side, rising."""
 Attributes = dict[str, dict[str, int]]
 """For each module that counts heads or widths itself, those numbers after the cut."""
+Blocks = dict[str, int]
+"""Modules that are gone, in the order they went, with how many members the tuple has that each returned; 0: a tensor."""
+
+
+class PassThrough(nn.Module):
+    """Stands where a block was: gives what it is given first.
+
+    Args:
+        members: Of the tuple that the block returned; those after the first are ``None`` now. 0: it returned a tensor.
+    """
+
+    def __init__(self, members: int = 0) -> None:
+        super().__init__()
+        self.members = members
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """Return the first argument as it is, or in a tuple."""
+        first = given[0] if given else next(iter(named.values()))
+        return (first, *[None] * (self.members - 1)) if self.members else first
 
 
 def architecture_digest(model: nn.Module) -> str:
@@ -35,7 +55,9 @@ def architecture_digest(model: nn.Module) -> str:
     return hashlib.sha256(json.dumps([modules, values]).encode()).hexdigest()
 
 
-def make_record(reference: str, model: nn.Module, kept: Kept, attributes: Attributes) -> dict[str, Any]:
+def make_record(
+    reference: str, model: nn.Module, kept: Kept, attributes: Attributes, blocks: Mapping[str, int] | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Return the record of cutting ``model``, which is not cut yet.
 
     Args:
@@ -43,14 +65,16 @@ def make_record(reference: str, model: nn.Module, kept: Kept, attributes: Attrib
         model: The network before any cut.
         kept: Channels that stay.
         attributes: Numbers of heads and the like, after the cut.
+        blocks: What goes as a whole, before any channel.
     """
+    gone = blocks or {}
     modules = {
         name: {side: {"kept": channels, "of": channels_of(model.get_submodule(name), side)} for side, channels in sides.items()}
         for name, sides in kept.items()
     }
     return {
-        "schema": SCHEMA, "reference": reference, "architecture": architecture_digest(model), "modules": modules,
-        "attributes": attributes,
+        "schema": SCHEMA, "reference": reference, "architecture": architecture_digest(model), "blocks": list(gone),
+        "tuples": {name: members for name, members in gone.items() if members}, "modules": modules, "attributes": attributes,
     }  # fmt: skip
 
 
@@ -67,7 +91,17 @@ def compose(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     numbers = {name: dict(each) for name, each in first["attributes"].items()}
     for name, each in second["attributes"].items():
         numbers.setdefault(name, {}).update(each)
-    return {**first, "modules": modules, "attributes": numbers}
+    gone = [*first.get("blocks", []), *second.get("blocks", [])]
+    return {
+        **first, "blocks": gone, "tuples": {**first.get("tuples", {}), **second.get("tuples", {})},
+        "modules": _outside(gone, modules), "attributes": _outside(gone, numbers),
+    }  # fmt: skip
+
+
+def _outside(gone: Iterable[str], modules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``modules`` that are not in a block that is gone: blocks go first, and take their channels along."""
+    inside = tuple(f"{each}." for each in gone)
+    return {name: each for name, each in modules.items() if not f"{name}.".startswith(inside)}
 
 
 def cut(model: nn.Module, record: Mapping[str, Any]) -> None:
@@ -84,9 +118,22 @@ def cut(model: nn.Module, record: Mapping[str, Any]) -> None:
             f"the network has {found[:12]}",
             "use it with the model, arguments and data (image size, classes) that were pruned",
         )
+    cut_blocks(model, {name: record.get("tuples", {}).get(name, 0) for name in record.get("blocks", ())})
     cut_modules(model, {
         name: {side: each["kept"] for side, each in sides.items()} for name, sides in record["modules"].items()
     }, record["attributes"])  # fmt: skip
+    from edgekd.prune.transformers_config import settle_configurations  # which knows of pass-throughs
+
+    settle_configurations(model)
+
+
+def cut_blocks(model: nn.Module, blocks: Mapping[str, int]) -> None:
+    """Put a :class:`PassThrough` in the place of ``blocks``: their weights and buffers are gone, all other names stay."""
+    for name, members in blocks.items():
+        if isinstance(_module(model, name), PassThrough):
+            raise UsageError(f"the pruning record is broken: {name} is gone already")
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, PassThrough(members))
 
 
 def cut_modules(model: nn.Module, kept: Kept, attributes: Attributes) -> None:
@@ -147,6 +194,8 @@ def _check(record: Any) -> None:
         raise UsageError(f"the pruning record is of schema {record['schema']!r}, this edgekd reads {SCHEMA}")
     modules, attributes = record["modules"], record["attributes"]
     good = isinstance(modules, Mapping) and isinstance(attributes, Mapping) and isinstance(record["architecture"], str)
+    if not _good_blocks(record.get("blocks", []), record.get("tuples", {})):
+        raise UsageError("the pruning record is broken: blocks must be names of modules, each once")
     good = good and all(_good_sides(each) for each in modules.values())
     good = good and all(
         isinstance(each, Mapping)
@@ -155,6 +204,14 @@ def _check(record: Any) -> None:
     )
     if not good:
         raise UsageError("the pruning record is broken: modules must hold rising indices, attributes whole numbers")
+
+
+def _good_blocks(blocks: Any, tuples: Any) -> bool:
+    if not isinstance(blocks, list) or not all(isinstance(each, str) and each for each in blocks):
+        return False
+    if len(set(blocks)) < len(blocks) or not isinstance(tuples, Mapping) or not set(tuples) <= set(blocks):
+        return False
+    return all(type(members) is int and members > 0 for members in tuples.values())
 
 
 def _good_sides(sides: Any) -> bool:

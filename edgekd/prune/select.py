@@ -64,6 +64,7 @@ def measure(costs: WidthCosts, target: PruningTarget, time: DeviceTime | None) -
 def select(
     groups: tuple[ChannelGroup, ...], worth: Scores, costs: WidthCosts, target: PruningTarget, *,
     time: DeviceTime | None = None, scope: Scope = "global", multiple: int = 8, refused: Mapping[str, str] | None = None,
+    whole: float | None = None,
 ) -> Selection:  # fmt: skip
     """Return the channels that stay.
 
@@ -76,6 +77,8 @@ def select(
         scope: ``global``: layers compete for the budget; ``layer``: every layer loses the same share.
         multiple: Widths that are cut become multiples of this number.
         refused: What cannot be cut and why, for messages.
+        whole: What shares refer to where something was cut before; it may be that no channel need go then. ``None``: the
+            network that ``groups`` are of.
 
     Raises:
         UsageError: A ratio leaves nothing of a layer, or the budget is no smaller than the network.
@@ -83,12 +86,15 @@ def select(
     """
     able = [each for each in groups if each.name in worth]
     counted = measure(costs, target, time)
-    whole = counted({})
+    now = counted({})
+    cut_before, whole = whole is not None, now if whole is None else whole
     if target.what == "ratio":
         units = {each.name: _width_at(each, 1 - target.amount, multiple, strict=True) for each in able}
         return _selection(able, worth, units, whole, counted(units), ())
     limit = target.limit(whole)
-    if limit >= whole:
+    if limit >= now and cut_before:
+        return _selection(able, worth, {each.name: each.units for each in able}, whole, now, ())
+    if limit >= now:
         raise UsageError(f"{target} is no smaller than the network, which has {target.what} of {shown(whole, target)}",
                          "give less, for example 0.5x")  # fmt: skip
     narrowest = {each.name: narrower_widths(each, multiple)[-1] for each in able}

@@ -1,4 +1,6 @@
-"""The pruning stages of a run: the trained student is cut to a budget, and what is left learns from what it was."""
+"""The pruning stages of a run: the trained student loses blocks, is cut to a budget, weights are set to zero, and what is left
+learns from what it was.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,28 @@ from edgekd.data.dataset import Dataset
 from edgekd.devices.profiles import load_profile
 from edgekd.distill.lesson import Student
 from edgekd.distill.schemes.offline import as_teacher, learn_from
+from edgekd.distill.stages import student_spec
 from edgekd.distill.teacher import Teacher
 from edgekd.distill.training_stage import StartingWeights, TrainedModel, Trainee, code_key, judged, set_threads, trained_model
 from edgekd.models.spec import load
 from edgekd.prune.costs import device_time
+from edgekd.prune.depth import check_blocks, remove_blocks
 from edgekd.prune.file import RECORD, calibration_samples
 from edgekd.prune.groups import find_groups
 from edgekd.prune.prune import prune_model
 from edgekd.prune.select import amount_of
+from edgekd.prune.sensitivity import judged_layers, spare
+from edgekd.prune.sparse_masks import keep_zeros
+from edgekd.prune.sparse_stage import layers_with_zeros, set_to_zero
 from edgekd.prune.target import PruningTarget, parse_target
 from edgekd.quantize.qat.planned import losses_of
 from edgekd.recipe import Recipe, Training
 from edgekd.safe.files import write_json
 from edgekd.tasks.classification import Metric
 from edgekd.workspace import StageResult, Workspace
+
+_AFTER_CUTS = {"epochs", "learning_rate", "taught_by", "sparsity", "sparse_layers"}
+"""Options of a recipe that no cut depends on."""
 
 
 @dataclass(frozen=True)
@@ -35,52 +45,95 @@ class Pruning:
         before: Of the student before any cut, on the test split.
         cuts: For each step as plain data: costs, widths, predicted latency, and top-1 right after the cut.
         trained: For each training: epochs and terms, as every training tells them.
+        zeros: For each step that set weights to zero as plain data: shares, layers, and top-1 right after it.
+        zeroed: The weights as the last of them left them, and their SHA-256: what is zero there stays zero.
+        whole: The student before any cut.
+        sensitivity: Of its layers, see :class:`~edgekd.prune.sensitivity.Curves`, as plain data; ``None``: no channel was cut.
+        latency: Before and after the cuts, see :mod:`edgekd.prune.measured`, as plain data; ``None``: not measured.
     """
 
     before: Metric
     cuts: tuple[dict[str, Any], ...]
     trained: tuple[dict[str, Any], ...]
+    zeros: tuple[dict[str, Any], ...] = ()
+    zeroed: tuple[Path, str] | None = None
+    whole: TrainedModel | None = None
+    sensitivity: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
         before = {"name": self.before.name, "value": self.before.value, "ci95": list(self.before.ci95), "n": self.before.n}
-        return {"before": before, "cuts": list(self.cuts), "training": list(self.trained)}
+        return {
+            "before": before, "cuts": list(self.cuts), "zeros": list(self.zeros), "training": list(self.trained),
+            "latency": self.latency, "sensitivity": self.sensitivity,
+        }  # fmt: skip
+
+
+def check_pruning(recipe: Recipe, data: Dataset) -> None:
+    """Look for the blocks that will be removed, so that too many are told of before anything is trained.
+
+    Raises:
+        ModelError: The student has not so many.
+    """
+    if recipe.prune.blocks:
+        check_blocks(student_spec(recipe, data)[0], recipe.prune.blocks)
 
 
 def prune_student(
     recipe: Recipe, data: Dataset, student: TrainedModel, teacher: Teacher | None, threads: int, workspace: Workspace
 ) -> TrainedModel:
-    """Cut the student to the budget of the recipe, in one step or several, and train it after each.
+    """Cut the student to the budget of the recipe and set weights to zero, in one step or several, and train it after each.
+
+    All blocks go in the first step: the coarsest cut has every training to recover in, and channels are judged in a network of
+    the depth that it keeps.
 
     Returns:
-        What is left, with what was cut; ``student`` itself if the recipe names no budget.
+        What is left, with what was cut; ``student`` itself if the recipe names no blocks, budget or sparsity.
 
     Raises:
-        ModelError: It cannot be cut so far.
+        ModelError: It cannot be cut so far, or no layer can have such zeros.
     """
     options = recipe.prune
-    if options.to is None:
+    if options.target is None and options.sparsity is None and not options.blocks:
         return student
     taught = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"losses": losses_of(recipe)})})
     voice = teacher if options.taught_by == "teacher" and teacher is not None else as_teacher(student)
-    left, cuts, trainings = student, [], []
-    whole: float | None = None
+    left, cuts, zeros, trainings = student, [], [], []
+    zeroed: tuple[Path, str] | None = None
+    first: StageResult | None = None
     for step in range(1, options.steps + 1):
-        stage = _cut(f"prune-{step}", step, whole, recipe, data, left, threads, workspace)
-        whole = stage.result["whole"] if whole is None else whole
-        cuts.append(stage.result["cut"])
-        left = trained_model(stage)
+        if options.target is not None or (options.blocks and step == 1):
+            stage = _cut(f"prune-{step}", step, first, recipe, data, left, threads, workspace)
+            first = first or stage
+            cuts.append(stage.result["cut"])
+            left = trained_model(stage)
+        if options.sparsity is not None:
+            stage = set_to_zero(step, recipe, data, left, threads, workspace)
+            zeros.append(stage.result["zeros"])
+            left = trained_model(stage)
+            zeroed = left.weights, left.digest
         if options.epochs:
-            start, spec = StartingWeights(str(left.weights), pretrained=False), left.spec
-            trainee = Trainee(spec, lambda model, start=start, spec=spec: start.load(model, spec), True)  # type: ignore[misc]
+            sparse = layers_with_zeros(zeros)
             left = learn_from(
-                voice, f"recover-{step}", trainee, training_of(recipe), {"cut": left.digest}, "pruned", taught, data, threads,
-                workspace, recipe.distill.soft_targets.folder if voice is teacher else None,
+                voice, f"recover-{step}", _trainee(left, sparse), training_of(recipe), {"cut": left.digest, "sparse": sparse},
+                "pruned", taught, data, threads, workspace,
+                recipe.distill.soft_targets.folder if voice is teacher else None,
             )  # fmt: skip
             trainings.append(left.facts)
-    return replace(
-        left, history=student.history, facts=student.facts, pruning=Pruning(student.metric, tuple(cuts), tuple(trainings))
-    )
+    pruning = Pruning(
+        student.metric, tuple(cuts), tuple(trainings), tuple(zeros), zeroed, student,
+        None if first is None else first.result["sensitivity"],
+    )  # fmt: skip
+    return replace(left, history=student.history, facts=student.facts, pruning=pruning)
+
+
+def _trainee(left: TrainedModel, sparse: tuple[str, ...]) -> Trainee:
+    """Return what is left as a network that goes on learning, but for the zeros of its layers ``sparse``."""
+    start = StartingWeights(str(left.weights), pretrained=False)
+    return Trainee(
+        left.spec, lambda model: start.load(model, left.spec), True, lambda model: keep_zeros(model, sparse)
+    )  # fmt: skip
 
 
 def training_of(recipe: Recipe) -> Training:
@@ -96,26 +149,43 @@ def training_of(recipe: Recipe) -> Training:
 
 
 def _cut(
-    name: str, step: int, whole: float | None, recipe: Recipe, data: Dataset, student: TrainedModel, threads: int,
+    name: str, step: int, first: StageResult | None, recipe: Recipe, data: Dataset, student: TrainedModel, threads: int,
     workspace: Workspace,
 ) -> StageResult:  # fmt: skip
     options = recipe.prune
-    assert options.to is not None
-    target = parse_target(options.to)
-    time = None if target.device is None else device_time(load_profile(target.device), recipe.export.artifacts)
+    target = None if options.target is None else parse_target(options.target)
+    device = None if target is None else target.device
+    time = None if device is None else device_time(load_profile(device), recipe.export.artifacts)
+    amounts: list[float] | None = None if first is None else first.result["amounts"]
 
     def work(folder: Path) -> dict[str, Any]:
         set_threads(threads)
         network = load(student.spec, student.weights)
-        found = find_groups(network, student.spec)
-        before = whole if whole is not None else amount_of(network, student.spec, target, time)
+        samples = calibration_samples(data, recipe.seed)
+        base, base_spec, shallow = network, student.spec, None
+        if options.blocks and step == 1:
+            shallow = remove_blocks(
+                network, student.spec, options.blocks, criterion=options.criterion, samples=samples, time=time, seed=recipe.seed
+            )
+            base, base_spec = shallow.model, shallow.spec
         how = functools.partial(
             prune_model, network, student.spec, criterion=options.criterion, scope=options.scope, multiple=options.multiple,
-            samples=calibration_samples(data, recipe.seed), time=time, seed=recipe.seed, found=found,
+            samples=samples, time=time, seed=recipe.seed, shallow=shallow, whole=None if amounts is None else amounts[0],
         )  # fmt: skip
-        if step < options.steps:
-            how(replace(target, amount=target.limit(before), relative=False))  # out of reach is told before training for it
-        made = how(_on_the_way(target, before, step, options.steps))
+        before, curves, sensitive = amounts, None, {} if first is None else first.result["sensitive"]
+        if target is None:
+            made = how(None)
+        else:
+            found = find_groups(base, base_spec)
+            if first is None:
+                curves = judged_layers(base, base_spec, found, options.criterion, samples, recipe.seed, workspace.listener)
+                sensitive = curves.sensitive() if target.competes(options.scope) else {}
+            if before is None:
+                before = [amount_of(network, student.spec, target, time), amount_of(base, base_spec, target, time)]
+            if step < options.steps:  # out of reach is told before training for it
+                found = spare(found, sensitive, lambda some: how(target, found=some)).found
+            wanted = _on_the_way(target, before, step, options.steps)
+            made = spare(found, sensitive, lambda some: how(wanted, found=some))
         left = judged(Student(made.model, made.spec), data, folder)
         write_json(folder / RECORD, made.spec.pruning)
         predicted = None
@@ -124,28 +194,43 @@ def _cut(
                 {key: getattr(each, key) for key in ("p50_ms", "low_ms", "high_ms", "basis")} for each in made.predicted
             ]
         cut = {
-            "target": options.to, "criterion": options.criterion, "multiple": made.multiple, "device": target.device,
+            "target": options.target, "criterion": options.criterion, "multiple": made.multiple, "device": device,
             "macs": [made.before.macs, made.after.macs], "params": [made.before.params, made.after.params],
+            "bytes": [made.before.size_bytes, made.after.size_bytes],
             "predicted_latency": predicted, "layers": made.widths(), "kept_whole": made.found.refused,
-            "top1": left["metric"]["value"],
+            "slower_if_cut": list(made.selection.slower), "sensitive": sensitive,
+            "top1": left["metric"]["value"], **({} if shallow is None else {"blocks": shallow.to_json()}),
         }  # fmt: skip
-        return {**left, "spec": made.spec.to_json(), "history": [], "facts": {}, "whole": before, "cut": cut}
+        return {
+            **left, "spec": made.spec.to_json(), "history": [], "facts": {}, "amounts": before, "cut": cut,
+            "sensitive": sensitive, "sensitivity": None if curves is None else curves.to_json(),
+        }  # fmt: skip
 
     inputs = {
         "student": student.digest, "spec": student.spec.to_json(), "code": code_key(student.spec.reference),
-        "data": data.digest, "step": step, "whole": whole,
-        "prune": options.model_dump(mode="json", exclude={"epochs", "learning_rate", "taught_by"}),
+        "data": data.digest, "step": step, "amounts": amounts,
+        "sensitive": None if first is None else first.result["sensitive"],
+        "prune": options.model_dump(mode="json", exclude=_AFTER_CUTS),
         "artifacts": list(recipe.export.artifacts) if time is not None else None, "seed": recipe.seed, "threads": threads,
     }  # fmt: skip
     of = f", step {step} of {options.steps}" if options.steps > 1 else ""
-    return workspace.stage(name, f"channels cut for {options.to} by {options.criterion}{of}", inputs, work, _describe)
+    what = [f"channels cut for {options.target} by {options.criterion}{of}"] if options.target is not None else []
+    what = [f"{options.blocks} blocks removed", *what] if options.blocks and step == 1 else what
+    return workspace.stage(name, ", ".join(what), inputs, work, _describe)
 
 
-def _on_the_way(target: PruningTarget, whole: float, step: int, steps: int) -> PruningTarget:
-    """Return the budget of one step: each leaves the same share of what there was before it."""
+def _on_the_way(target: PruningTarget, amounts: list[float], step: int, steps: int) -> PruningTarget:
+    """Return the budget of one step: each leaves the same share of what there was before it.
+
+    Args:
+        target: The budget of the last step.
+        amounts: Of what it counts, in the whole network and without its blocks, where the way begins.
+        step, steps: From 1.
+    """
     if steps == 1 or target.what == "ratio":
         return target
-    return replace(target, amount=whole * (target.limit(whole) / whole) ** (step / steps), relative=False)
+    whole, start = amounts
+    return replace(target, amount=start * (target.limit(whole) / start) ** (step / steps), relative=False)
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -37,6 +37,10 @@ class PruningTarget:
         """Return the most that may be left where the whole network costs ``whole``."""
         return self.amount * whole if self.relative else self.amount
 
+    def competes(self, scope: str) -> bool:
+        """Whether layers compete for the budget under ``scope``, instead of losing the same share each."""
+        return scope == "global" and self.what != "ratio"
+
     def __str__(self) -> str:
         shown = f"{self.amount:.15g}" + ("x" if self.relative else "ms" if self.what == "latency" else "")
         return f"{self.what}={shown}" + (f"@{self.device}" if self.device else "")
@@ -55,6 +59,18 @@ def parse_target(text: str) -> PruningTarget:
     if bool(at and device) != (what == "latency"):
         told = "names no device" if what == "latency" else "names a device, but only latency has one"
         raise UsageError(f"'{text}' {told}", "give for example latency=0.5x@pi4, see `edgekd devices list`")
+    known = next(each for each in WHATS if each == what)
+    value, relative = parse_amount(known, amount)
+    return PruningTarget(known, value, relative, device or None)
+
+
+def parse_amount(what: What, amount: str) -> tuple[float, bool]:
+    """Return how much is left of ``what``, or the ratio, and whether it is a share.
+
+    Raises:
+        UsageError: It is no such amount.
+    """
+    text = f"{what}={amount}"
     match = _AMOUNT.match(amount.strip())
     if match is None:
         raise UsageError(f"'{amount}' in '{text}' is no amount", f"give {_EXAMPLES}")
@@ -75,4 +91,4 @@ def parse_target(text: str) -> PruningTarget:
         value *= _UNITS[unit.removesuffix("B")]
     if not math.isfinite(value) or value <= 0:
         raise UsageError(f"'{amount}' in '{text}' must be above 0", f"give {_EXAMPLES}")
-    return PruningTarget(next(each for each in WHATS if each == what), value, relative, device or None)
+    return value, relative

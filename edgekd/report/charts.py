@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 from edgekd.report.report import Report
 from edgekd.report.rows import milliseconds
+from edgekd.svg import svg_of
 from edgekd.tasks.classification import Metric
 
 _COLORS = {
@@ -59,7 +59,7 @@ def size_accuracy_latency(report: Report) -> str:
     right.invert_yaxis()
     right.margins(x=0.35)
     right.set_xlim(left=0)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def training_curves(report: Report) -> str:
@@ -70,7 +70,7 @@ def training_curves(report: Report) -> str:
         axis.plot(range(1, len(values) + 1), percents, color=color, label=label, marker="o" if len(values) < 10 else None)
     axis.set(xlabel="epoch", ylabel="validation top-1 in %", title="Training")
     axis.legend(fontsize=8, frameon=False, loc="lower right")
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def int8_share(report: Report) -> str | None:
@@ -103,7 +103,7 @@ def int8_share(report: Report) -> str | None:
         )  # fmt: skip
         axis.margins(x=0.1, y=0.4)
         axis.legend(fontsize=7.5, frameon=False, loc="upper right")
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _listed(layers: list[str]) -> str:
@@ -150,14 +150,3 @@ def _point(axis: Any, x: float, metric: Metric, color: str, marker: str, label: 
         [x], [100 * metric.value], yerr=[[100 * (metric.value - low)], [100 * (high - metric.value)]],
         color=color, marker=marker, markersize=8, capsize=3, elinewidth=1, linestyle="none", label=label,
     )  # fmt: skip
-
-
-def _svg(figure: Any) -> str:
-    import matplotlib
-
-    buffer = io.StringIO()
-    # A fixed salt and no date: the same numbers draw the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "edgekd", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

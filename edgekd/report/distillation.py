@@ -105,14 +105,37 @@ def sentence(facts: Mapping[str, Any]) -> str:
 
 
 def pruning_sentence(pruning: Pruning) -> str:
-    """Return what was cut and won back in one sentence or two, for the page and the model card."""
+    """Return what was cut, set to zero and won back in a few sentences, for the page and the model card."""
+    parts = [*([_cut_sentence(pruning)] if pruning.cuts else []), *([_zero_sentence(pruning)] if pruning.zeros else [])]
+    if pruning.trained:
+        parts.append(f"It learned again for {sum(each['epochs'] for each in pruning.trained):,} epochs.")
+    return " ".join(parts)
+
+
+def _zero_sentence(pruning: Pruning) -> str:
+    last = pruning.zeros[-1]
+    steps = "" if len(pruning.zeros) == 1 else f" in {len(pruning.zeros)} steps"
+    before = "" if pruning.cuts else f"{100 * pruning.before.value:.2f} % before, and "
+    dense = f", {len(last['left_dense'])} layers stayed dense" if last["left_dense"] else ""
+    return (
+        f"Then weights were set to zero{steps}, sparsity {last['asked']}: {100 * last['share']:.1f} % of those of "
+        f"{len(last['layers'])} layers, {100 * last['share_of_all']:.1f} % of all{dense}. Its top-1 was {before}"
+        f"{100 * last['top1']:.2f} % right after it."
+    )
+
+
+def _cut_sentence(pruning: Pruning) -> str:
     first, last = pruning.cuts[0], pruning.cuts[-1]
     steps = "" if len(pruning.cuts) == 1 else f" in {len(pruning.cuts)} steps"
     narrower = sum(each["after"] < each["before"] for each in last["layers"])
+    gone = [each["block"] for each in first["blocks"]["blocks"] if each["order"] is not None] if "blocks" in first else []
+    how = [f"{'blocks were' if gone[1:] else 'a block was'} removed from it ({', '.join(gone)})"] if gone else []
+    how += [f"it was cut to {last['target']} by {last['criterion']}{steps}"] if last["target"] is not None else []
+    widths = f"; the last cut made {narrower} layers narrower" if last["target"] is not None else ""
     text = (
-        f"Then it was cut to {last['target']} by {last['criterion']}{steps}: {first['macs'][0]:,} multiply-accumulates became "
-        f"{last['macs'][1]:,}, {first['params'][0]:,} parameters {last['params'][1]:,}; the last cut made {narrower} layers "
-        f"narrower. Its top-1 was {100 * pruning.before.value:.2f} % before, and {100 * last['top1']:.2f} % right after it"
+        f"Then {' and '.join(how)}: {first['macs'][0]:,} multiply-accumulates became "
+        f"{last['macs'][1]:,}, {first['params'][0]:,} parameters {last['params'][1]:,}{widths}. Its top-1 was "
+        f"{100 * pruning.before.value:.2f} % before, and {100 * last['top1']:.2f} % right after it"
     )
     if last["predicted_latency"] is not None:
         before, after = first["predicted_latency"][0], last["predicted_latency"][1]
@@ -120,8 +143,6 @@ def pruning_sentence(pruning: Pruning) -> str:
             f"; predicted on {last['device']}: {before['p50_ms']:.3g} ms ({before['low_ms']:.3g} to {before['high_ms']:.3g}) "
             f"before, {after['p50_ms']:.3g} ms ({after['low_ms']:.3g} to {after['high_ms']:.3g}) after"
         )
-    if pruning.trained:
-        text += f". It learned again for {sum(each['epochs'] for each in pruning.trained):,} epochs"
     return text + "."
 
 

@@ -8,8 +8,11 @@ from edgekd import __version__
 from edgekd.distill.control import verdict
 from edgekd.report.classes import worst_class
 from edgekd.report.distillation import PAIRED, pins, pruning_sentence, rounding_sentence, sentence, taught_by
+from edgekd.report.pruning import cuts_line
 from edgekd.report.report import MeasuredArtifact, Report
 from edgekd.report.rows import HEADINGS, TARGET_HEADINGS, percent, table_rows, target_rows
+from edgekd.report.sparsity import HEADINGS as ZERO_HEADINGS
+from edgekd.report.sparsity import SPEED, zero_rows
 
 _SAMPLES = {"image": "images", "tokens": "texts", "waveform": "sounds", "features": "rows"}
 _LIMITS = {
@@ -37,7 +40,7 @@ def model_card(report: Report) -> str:
         "", "## Files", "", *table, "",
         f"Top-1 accuracy on the {report.counts['test']:,} {samples} of the test split, with the 95 % Wilson interval. "
         "Agrees: share of them with the PyTorch student's class. Latency: measured on the machine that made the files.",
-        *_targets(report), "", "## Training", "", *_training(report),
+        *_targets(report), *_zeros(report), "", "## Training", "", *_training(report),
         "", "## Input and output", "", _carried(report), "", *[line for each in report.artifacts for line in _contract(each)],
         "", "## Gates", "", *(missed or ["Every gate of the recipe was passed."]),
         "", "## Data and limits", "",
@@ -59,11 +62,22 @@ def _targets(report: Report) -> list[str]:
     return ["", "## Targets", "", *table, "", said]
 
 
+def _zeros(report: Report) -> list[str]:
+    rows = zero_rows(report)
+    if not rows:
+        return []
+    table = ["| " + " | ".join(ZERO_HEADINGS) + " |", "|" + "---|" * len(ZERO_HEADINGS)]
+    table += ["| " + " | ".join(row.cells) + " |" for row in rows]
+    return ["", "## Weights that are zero", "", *table, "", SPEED]
+
+
 def _training(report: Report) -> list[str]:
     facts, pinned = report.student.facts, pins(report.recipe, report.student.facts)
     lines = [sentence(facts)]
     if report.student.pruning is not None:
         lines += ["", pruning_sentence(report.student.pruning)]
+    if (cuts := cuts_line(report)) is not None:
+        lines += ["", f"Before and after the cuts: {cuts}."]
     if report.student.simulation is not None:
         lines += ["", rounding_sentence(report.student.simulation)]
     if report.control is not None:

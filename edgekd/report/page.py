@@ -12,10 +12,13 @@ from edgekd.report.charts import int8_share, size_accuracy_latency, training_cur
 from edgekd.report.classes import class_tables
 from edgekd.report.distillation import PAIRED, circumstances, pins, pruning_sentence, rounding_sentence, taught_by, term_table
 from edgekd.report.mixed import mixed_tables
+from edgekd.report.pruning import COST_HEADINGS, pruning_tables
 from edgekd.report.quantization import HEADINGS as CANDIDATE_HEADINGS
 from edgekd.report.quantization import candidate_tables
 from edgekd.report.report import Report
 from edgekd.report.rows import HEADINGS, TARGET_HEADINGS, table_rows, target_rows
+from edgekd.report.sparsity import HEADINGS as ZERO_HEADINGS
+from edgekd.report.sparsity import SPEED, zero_rows
 
 
 def report_page(report: Report, environment: dict[str, Any]) -> str:
@@ -31,6 +34,7 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
     rounding = [("quantization-aware training", rounding_sentence(simulation))] if simulation is not None else []
     pruning = report.student.pruning
     cuts = [("pruning", pruning_sentence(pruning))] if pruning is not None else []
+    cut = pruning_tables(report)
     charts = [Markup(size_accuracy_latency(report))]
     if report.student.history:
         charts.append(Markup(training_curves(report)))
@@ -56,6 +60,12 @@ def report_page(report: Report, environment: dict[str, Any]) -> str:
         mixed=mixed_tables(report),
         candidates=candidate_tables(report),
         candidate_headings=CANDIDATE_HEADINGS,
+        cut=cut,
+        cut_chart=Markup(cut.chart) if cut is not None and cut.chart is not None else None,
+        cost_headings=COST_HEADINGS,
+        zero_headings=ZERO_HEADINGS,
+        zero_rows=zero_rows(report),
+        zero_speed=SPEED,
         recipe=dump_recipe(report.recipe),
         command=f"edgekd compress recipe.yaml --out {shlex.quote(report.folder.name or 'out')}",
     )

@@ -18,6 +18,7 @@ from edgekd.distill.teacher import Teacher
 from edgekd.distill.training_stage import TrainedModel
 from edgekd.flavours import ArtifactName
 from edgekd.per_class import PerClass
+from edgekd.prune.sparse_proof import FileZeros
 from edgekd.recipe import Recipe
 from edgekd.recipe_file import dump_recipe
 from edgekd.report.model_card import model_card
@@ -34,6 +35,7 @@ def publish(
     gates: list[Gate], latency: dict[ArtifactName, Latency], threads: int, workspace: Workspace, *,
     control: Control | None = None, classes: Mapping[ArtifactName, PerClass] | None = None,
     golden: Mapping[ArtifactName, StageResult] = {}, targets: tuple[OnTarget, ...] = (),
+    zeros: Mapping[ArtifactName, FileZeros] = {},
 ) -> Report:  # fmt: skip
     """Write artifacts, labels, reports and manifest to the run folder; remove what an earlier run left there.
 
@@ -45,7 +47,7 @@ def publish(
     measured = tuple(
         MeasuredArtifact(
             each, latency[name], "rejected" if name in missed else "artifacts", each.artifact.path.stat().st_size,
-            (classes or {}).get(name),
+            (classes or {}).get(name), zeros.get(name),
         )
         for name, each in verified.items()
     )  # fmt: skip

@@ -18,6 +18,7 @@ from edgekd.distill.training_stage import TrainedModel
 from edgekd.flavours import ArtifactName
 from edgekd.parity import Parity
 from edgekd.per_class import PerClass
+from edgekd.prune.sparse_proof import FileZeros
 from edgekd.quantize.qat.simulation import Simulation
 from edgekd.recipe import Recipe
 from edgekd.report.distillation import method
@@ -38,6 +39,7 @@ class MeasuredArtifact:
         folder: ``artifacts``, or ``rejected`` if it missed a gate.
         size_bytes: Of the file.
         per_class: What each class lost.
+        zeros: Its weights that are zero, if some were to be.
     """
 
     verified: Verified
@@ -45,6 +47,7 @@ class MeasuredArtifact:
     folder: str
     size_bytes: int
     per_class: PerClass | None = None
+    zeros: FileZeros | None = None
 
     @property
     def name(self) -> ArtifactName:
@@ -211,6 +214,7 @@ def _artifact(each: MeasuredArtifact) -> dict[str, Any]:
         "simulated_parity": None if verified.simulated is None else _parity(verified.simulated),
         "dtypes": verified.dtypes,
         "per_class": None if each.per_class is None else each.per_class.to_json(),
+        **({} if each.zeros is None else {"zeros": each.zeros.to_json()}),
         "latency": each.latency,
     }  # fmt: skip
 

@@ -65,6 +65,20 @@ def test_a_given_tokenizer_is_used(loaded: Dataset, tmp_path: Path) -> None:
     assert data.files["vocab.txt"].read_bytes() == loaded.files["vocab.txt"].read_bytes()
 
 
+def test_a_student_that_comes_with_a_tokenizer_reads_through_it(loaded: Dataset, tmp_path: Path) -> None:
+    """Its embeddings mean nothing for another one's tokens; without a tokenizer in its folder, one is trained."""
+    write_texts(tmp_path / "texts.tsv", seed=1)
+    recipe = recipe_from_mapping({
+        "data": {"source": f"tsv:{tmp_path / 'texts.tsv'}", "max_tokens": 12}, "student": {"model": f"hf:{tmp_path}"},
+        "distill": {"scheme": "none"},
+    })  # fmt: skip
+    trained = _load(recipe, tmp_path / "trained")
+    (tmp_path / "tokenizer.json").write_bytes(loaded.files["tokenizer.json"].read_bytes())
+    data = _load(recipe, tmp_path / "out")
+    assert data.files["vocab.txt"].read_bytes() == loaded.files["vocab.txt"].read_bytes()
+    assert data.files["vocab.txt"].read_bytes() != trained.files["vocab.txt"].read_bytes()
+
+
 def test_teachers_of_different_tokenizers_are_refused(loaded: Dataset, tmp_path: Path) -> None:
     write_texts(tmp_path / "texts.tsv")
     for name, vocabulary in (("a", "[PAD]\n[UNK]\n[CLS]\n[SEP]\ngood\n"), ("b", "[PAD]\n[UNK]\n[CLS]\n[SEP]\nbad\n")):

@@ -96,7 +96,7 @@ def test_no_weights(tmp_path: Path) -> None:
 
 
 def test_the_plan_tells_of_it() -> None:
-    stages = {each.name: each.what for each in plan("digits", ["prune.to=macs=0.5x", "prune.steps=2"]).stages}
+    stages = {each.name: each.what for each in plan("digits", ["prune.target=macs=0.5x", "prune.steps=2"]).stages}
     assert "macs=0.5x" in stages["prune"] and "2 steps" in stages["prune"] and "10 epochs" in stages["recover"]
     assert "prune" not in {each.name for each in plan("digits").stages}
 
@@ -104,7 +104,7 @@ def test_the_plan_tells_of_it() -> None:
 @pytest.mark.slow
 def test_in_a_run(tmp_path: Path) -> None:
     overrides = [
-        "student.model=zoo:resnet8", "prune.to=macs=0.5x", "prune.steps=2", "prune.epochs=3", "distill.train.epochs=6",
+        "student.model=zoo:resnet8", "prune.target=macs=0.5x", "prune.steps=2", "prune.epochs=3", "distill.train.epochs=6",
         "teacher.train.epochs=4", "export.artifacts=[onnx-fp32]", "distill.control=false", "threads=1",
     ]  # fmt: skip
     report = compress("digits", tmp_path / "run", overrides)

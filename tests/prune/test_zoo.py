@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgekd.models.catalog import ZOO
 from edgekd.models.spec import call, save_weights
 from edgekd.models.tensors import ModelSpec
 from edgekd.prune.prune import prune_model
@@ -85,9 +86,10 @@ for line in Path(sys.argv[1]).read_text().splitlines():
 """
 
 
-@pytest.mark.parametrize("names", [
-    (*(each for each in CNNS if each not in _LARGE), "tiny_transformer", "mlp"), pytest.param(_LARGE, marks=pytest.mark.slow),
-], ids=["small", "large"])  # fmt: skip
+_SMALL = tuple(each for each in ZOO if each not in _LARGE)
+
+
+@pytest.mark.parametrize("names", [_SMALL, pytest.param(_LARGE, marks=pytest.mark.slow)], ids=["small", "large"])
 def test_rebuilt_in_a_fresh_process(names: tuple[str, ...], tmp_path: Path) -> None:
     lines, expected = [], {}
     for name in names:
@@ -107,7 +109,8 @@ def test_rebuilt_in_a_fresh_process(names: tuple[str, ...], tmp_path: Path) -> N
         assert np.array_equal(np.load(tmp_path / f"{name}.npy"), expected[name]), name
 
 
-@pytest.mark.parametrize("name", ["resnet8", pytest.param("mobilenet_v3_small", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v3_small"])  # small networks: see test_conversion
 def test_in_onnx_runtime(name: str, tmp_path: Path) -> None:
     import onnxruntime
 

@@ -24,6 +24,8 @@ from edgekd.errors import ModelError
 from edgekd.models.spec import build
 from edgekd.models.tensors import ModelSpec
 from edgekd.models.trace import trace
+from edgekd.prune.sparse_masks import keep_zeros
+from edgekd.prune.sparse_stage import layers_with_zeros
 from edgekd.quantize.calibration import calibration_order
 from edgekd.quantize.qat.graph import (
     Rounding,
@@ -65,12 +67,13 @@ def train_quantized(
     count = _CALIBRATION if wanted == "auto" else wanted
     chosen = calibration_order(data.splits.train, data.labels, recipe.seed)[:count]
     start = StartingWeights(str(student.weights), pretrained=False)
+    sparse = layers_with_zeros(() if student.pruning is None else student.pruning.zeros)
     trainee = Trainee(
         student.spec, lambda model: start.load(model, student.spec), True,
-        lambda model: simulated(model, student.spec, data, chosen), leave_simulated,
+        lambda model: keep_zeros(simulated(model, student.spec, data, chosen), sparse), leave_simulated,
     )  # fmt: skip
     training = training_of(recipe)
-    inputs = {"student": student.digest, "calibration": chosen.tolist()}
+    inputs = {"student": student.digest, "calibration": chosen.tolist(), "sparse": sparse}
     if teacher is not None:
         taught = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"losses": losses_of(recipe)})})
         kept_in = recipe.distill.soft_targets.folder
