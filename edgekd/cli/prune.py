@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 @click.option(
     "--on", "device", metavar="NAME", help="Predict latency before and after on this device, see `edgekd devices list`."
 )
+@click.option("--measure/--no-measure", default=True, show_default=True, help="Latency before and after on this host, as "
+              "float32 ONNX files: some twenty seconds.")  # fmt: skip
 @click.option("--shape", metavar="C,H,W", help="Of one sample, where there is no --data.")
 @click.option("--classes", type=click.IntRange(2), metavar="N", help="Number of classes, where there is no --data.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the files.")
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
 def command(
     model: str, overrides: tuple[str, ...], target: str | None, blocks: int | None, sparsity: str | None,
     sparse_layers: SparseLayers, weights: str | None, data: str | None, criterion: str, per_layer: bool,
-    for_transformers: bool, multiple: int | None, device: str | None, shape: str | None, classes: int | None, out: Path,
-    as_json: bool, quiet: bool, verbose: bool,
+    for_transformers: bool, multiple: int | None, device: str | None, measure: bool, shape: str | None, classes: int | None,
+    out: Path, as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Cut channels, attention heads and feed-forward units out of a trained network, to a budget, remove whole blocks, or set
     weights to zero.
@@ -85,7 +87,7 @@ def command(
             made = prune_file(
                 model, target, out, weights, data, overrides, blocks=blocks or 0, criterion=criterion, scope=scope,
                 multiple=multiple, device=device, shape=_sizes(shape), classes=classes, sparsity=sparsity,
-                sparse_layers=sparse_layers, for_transformers=for_transformers, listener=terminal,
+                sparse_layers=sparse_layers, for_transformers=for_transformers, measure=measure, listener=terminal,
             )  # fmt: skip
     if as_json:
         click.echo(json.dumps(made.to_json(), indent=2))

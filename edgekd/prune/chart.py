@@ -24,7 +24,8 @@ def sensitivity_chart(sensitivity: Mapping[str, Any], cuts: Mapping[str, float])
     from matplotlib.figure import Figure
 
     layers, loss, guess = shown_layers(sensitivity), sensitivity["loss"], sensitivity["guess"]
-    columns = min(len(layers), min(_COLUMNS, key=lambda each: -len(layers) % each))  # as few empty places as can be
+    fewest_empty = min(_COLUMNS, key=lambda each: -len(layers) % each)
+    columns = min(len(layers), _COLUMNS[0] if len(layers) > 2 * _COLUMNS[0] else fewest_empty)
     rows = -(-len(layers) // columns)
     figure = Figure(figsize=(9.6 if len(layers) > columns else 1.9 * columns, 1.5 * rows + 0.3), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)

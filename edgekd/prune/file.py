@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +24,12 @@ from edgekd.models.spec import Cost, build, call, load, save_weights
 from edgekd.models.tensors import ModelSpec, TensorSpec, classifier
 from edgekd.planning import resolve_recipe
 from edgekd.progress import Listener, Silent
+from edgekd.prune.chart import sensitivity_chart
 from edgekd.prune.costs import device_time
 from edgekd.prune.criteria import CRITERIA, Criterion, Samples, loss_of
 from edgekd.prune.depth import remove_blocks
 from edgekd.prune.groups import Found, find_groups, random_inputs
+from edgekd.prune.measured import Timed, ratio_said, time_networks, verdict_of
 from edgekd.prune.prune import Pruned, prune_model
 from edgekd.prune.select import Scope
 from edgekd.prune.sensitivity import RATIOS, Curves, judged_layers, spare
@@ -37,12 +40,12 @@ from edgekd.prune.transformers_config import sayable
 from edgekd.prune.transformers_folder import TransformersFolder, check_place, write_transformers
 from edgekd.quantize.calibration import calibration_order
 from edgekd.recipe import Recipe
-from edgekd.safe.files import write_json
+from edgekd.safe.files import write_json, write_text
 from edgekd.safe.stop import stop_signals
 from edgekd.tasks.classification import Metric, top1
 from edgekd.workspace import open_workspace
 
-WEIGHTS, RECORD, REPORT = "pruned.safetensors", "prune.json", "report.json"
+WEIGHTS, RECORD, REPORT, CHART = "pruned.safetensors", "prune.json", "report.json", "sensitivity.svg"
 _SAMPLES, _BATCH = 256, 64
 _DEFAULT_SHAPES = "for example --shape 3,32,32 --classes 10"
 
@@ -52,7 +55,7 @@ class PrunedFiles:
     """What ``edgekd prune`` made.
 
     Attributes:
-        folder: Holds :data:`WEIGHTS`, :data:`RECORD` and :data:`REPORT`.
+        folder: Holds :data:`WEIGHTS`, :data:`RECORD`, :data:`REPORT`, and with data :data:`CHART`.
         pruned: What was cut.
         target, criterion: As asked; no target: no channel was cut.
         device: Id of the profile that latency was predicted for.
@@ -61,6 +64,7 @@ class PrunedFiles:
         sensitivity: Of every layer that can be cut; ``None`` without data.
         zeros: What was set to zero after the cut, if a sparsity was asked for.
         transformers: Of an ``hf:`` model, whether transformers loads what is left.
+        latency: Of the float32 ONNX file on this host, before and after; why it was not measured; ``None``: not asked for.
     """
 
     folder: Path
@@ -73,6 +77,7 @@ class PrunedFiles:
     sensitivity: Curves | None
     zeros: StoredZeros | None = None
     transformers: TransformersFolder | None = None
+    latency: Timed | str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data: the content of the report."""
@@ -86,7 +91,9 @@ class PrunedFiles:
             "target": None if self.target is None else str(self.target),
             "criterion": self.criterion, "multiple": made.multiple, "weights": str(self.folder / WEIGHTS),
             "record": str(self.folder / RECORD), "before": _cost(made.before), "after": _cost(made.after),
-            "predicted_latency": latency, "layers": made.widths(), "kept_whole": made.found.refused,
+            "predicted_latency": latency,
+            "host_latency": self.latency.to_json() if isinstance(self.latency, Timed) else None,
+            "layers": made.widths(), "kept_whole": made.found.refused,
             "slower_if_cut": list(made.selection.slower),
             "loss": None if self.loss is None else {"before": self.loss[0], "after": self.loss[1]},
             "validation_top1": None if self.accuracy is None else {
@@ -118,6 +125,17 @@ class PrunedFiles:
                 f"  predicted on {self.device}: {old_ms.p50_ms:.3g} ms ({old_ms.low_ms:.3g} to {old_ms.high_ms:.3g}) -> "
                 f"{new_ms.p50_ms:.3g} ms ({new_ms.low_ms:.3g} to {new_ms.high_ms:.3g})   {new_ms.p50_ms / old_ms.p50_ms:.2f}x"
             )
+        if isinstance(self.latency, Timed):
+            timed = self.latency.to_json()
+            verdict = "".join(
+                f", {each}" for each in (verdict_of(timed), "the host was busy" if timed["noise"] else "") if each
+            )
+            lines.append(
+                f"  on this host, {timed['file']}, 1 thread: {timed['before']:.3g} ms -> {timed['after']:.3g} ms   "
+                f"{ratio_said(timed)}{verdict}"
+            )
+        elif self.latency is not None:
+            lines.append(f"  on this host: not measured, {self.latency}")
         if self.loss is not None and self.accuracy is not None:
             old_top1, new_top1 = self.accuracy
             lines.append(
@@ -135,7 +153,7 @@ class PrunedFiles:
         lines += [f"    {name:<40} stays whole: {why}" for name, why in made.found.refused.items()]
         lines += [f"    {name:<40} stays whole: a cut would make it slower" for name in made.selection.slower]
         lines += self.zeros.lines() if self.zeros is not None else []
-        lines += [f"{self.folder / WEIGHTS}", f"{self.folder / RECORD}"]
+        lines += [f"{self.folder / name}" for name in (WEIGHTS, RECORD, *([CHART] if rises else []))]
         return lines + (self.transformers.lines() if self.transformers is not None else [])
 
 
@@ -144,7 +162,8 @@ def prune_file(
     overrides: Sequence[str] = (), *, blocks: int = 0, criterion: str = "magnitude", scope: Scope = "global",
     multiple: int | None = None, device: str | None = None,
     shape: tuple[int, ...] | None = None, classes: int | None = None, sparsity: str | None = None,
-    sparse_layers: SparseLayers = "all", for_transformers: bool = False, listener: Listener | None = None,
+    sparse_layers: SparseLayers = "all", for_transformers: bool = False, measure: bool = True,
+    listener: Listener | None = None,
 ) -> PrunedFiles:  # fmt: skip
     """Cut a trained network and leave its weights, the record of the cuts and a report in ``out``.
 
@@ -163,6 +182,7 @@ def prune_file(
         shape, classes: Of a sample, without the batch, and how many classes there are, where there is no data.
         sparsity, sparse_layers: Weights that are set to zero after the cut, see :mod:`edgekd.prune.sparsity`.
         for_transformers: Only what the configuration of an ``hf:`` model has fields for is cut, alike in every layer.
+        measure: Whether latency before and after is measured on this host.
         listener: Who is told of progress.
 
     Raises:
@@ -178,7 +198,7 @@ def prune_file(
     if for_transformers and kind_of(model) != "hf":
         raise UsageError(f"{model} is no network of transformers", "leave --for-transformers out, or name hf:ID_OR_DIR")
     device = (wanted.device if wanted is not None else None) or device
-    time = None if device is None else device_time(load_profile(device))
+    clock = None if device is None else device_time(load_profile(device))
     asked = recipe_of(model, weights, data, overrides)
     check_available(model, weights, "student")
     with (
@@ -191,18 +211,18 @@ def prune_file(
         samples = None if loaded is None else calibration_samples(loaded, asked.seed)
         base, base_spec, shallow = network, spec, None
         if blocks:
-            shallow = remove_blocks(network, spec, blocks, criterion=chosen, samples=samples, time=time, seed=asked.seed)
+            shallow = remove_blocks(network, spec, blocks, criterion=chosen, samples=samples, time=clock, seed=asked.seed)
             base, base_spec = shallow.model, shallow.spec
         found = Found((), {}) if wanted is None else find_groups(base, base_spec)
         if for_transformers and wanted is not None:
             found, scope = sayable(base, found, model), "layer"
         curves = None
         if samples is not None and found.groups:
-            curves = judged_layers(base, base_spec, found, chosen, samples, asked.seed, workspace.listener)
+            curves = _curves(base, base_spec, found, chosen, samples, asked.seed, workspace.listener)
         made = spare(
             found, curves.sensitive() if curves is not None and wanted is not None and wanted.competes(scope) else {},
             lambda some: prune_model(
-                network, spec, wanted, criterion=chosen, scope=scope, multiple=multiple, samples=samples, time=time,
+                network, spec, wanted, criterion=chosen, scope=scope, multiple=multiple, samples=samples, time=clock,
                 seed=asked.seed, found=some, shallow=shallow,
             ),
         )  # fmt: skip
@@ -218,9 +238,27 @@ def prune_file(
     write_json(out / RECORD, made.spec.pruning)
     check_replay(made, out / WEIGHTS)
     beside = write_transformers(made.model, network, made.spec, out) if kind_of(model) == "hf" else None
-    files = PrunedFiles(out, made, wanted, chosen, device, loss, accuracy, curves, zeros, beside)
+    with stop_signals():
+        timed = time_networks((network, spec), (made.model, made.spec), listener or Silent()) if measure else None
+    files = PrunedFiles(out, made, wanted, chosen, device, loss, accuracy, curves, zeros, beside, timed)
     write_json(out / REPORT, files.to_json())
+    if curves is not None:
+        lost = {each["layer"]: 1 - each["after"] / each["before"] for each in made.widths()}
+        write_text(out / CHART, sensitivity_chart(curves.to_json(), lost))
+    else:
+        (out / CHART).unlink(missing_ok=True)  # of an earlier cut into this folder
     return files
+
+
+def _curves(
+    network: nn.Module, spec: ModelSpec, found: Found, criterion: Criterion, samples: Samples, seed: int, listener: Listener
+) -> Curves:  # fmt: skip
+    started = time.monotonic()
+    listener.stage_started("sensitivity", f"the loss without some channels of each of {len(found.groups)} layers")
+    curves = judged_layers(network, spec, found, criterion, samples, seed, listener)
+    told = ", ".join(curves.sensitive()) or "none"
+    listener.stage_finished("sensitivity", f"must not be cut: {told}", time.monotonic() - started, False)
+    return curves
 
 
 def check_replay(made: Pruned, weights: Path) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import platform
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from edgekd.artifacts import Artifact, file_name
 from edgekd.benchmark.on_device import Protocol, benchmark_files
@@ -23,9 +26,11 @@ from edgekd.devices.latency import RUNTIMES, Prediction
 from edgekd.devices.profiles import load_profile, usable_cores
 from edgekd.devices.targets import TargetFiles, target_files
 from edgekd.distill.training_stage import TrainedModel
-from edgekd.errors import DeviceError
+from edgekd.errors import DeviceError, ExportError
 from edgekd.export.stages import exporter_of
 from edgekd.flavours import ArtifactName, format_of
+from edgekd.models.spec import save_weights
+from edgekd.models.tensors import ModelSpec
 from edgekd.progress import Listener
 from edgekd.recipe import Recipe
 from edgekd.safe.child import run_in_child
@@ -87,6 +92,27 @@ def time_pair(file: ArtifactName, before: Path, after: Path, listener: Listener 
     return Timed(
         file, _p50(old.summary), _p50(new.summary), ratio, high[0] / low[1], high[1] / low[0], runs, noise
     )  # fmt: skip
+
+
+def time_networks(before: tuple[nn.Module, ModelSpec], after: tuple[nn.Module, ModelSpec], listener: Listener) -> Timed | str:
+    """Time two networks on this host as float32 ONNX files, or return why that cannot be: what they compute is done already."""
+    started = time.monotonic()
+    listener.stage_started("latency", "onnx-fp32 before and after the cuts, in turns on one thread of this host")
+    with tempfile.TemporaryDirectory(prefix="edgekd-latency-") as folder:
+        files = []
+        try:
+            for name, (network, spec) in (("before", before), ("after", after)):
+                weights, out = Path(folder, f"{name}.safetensors"), Path(folder, f"{name}.onnx")
+                save_weights(network, weights)
+                arguments = {"spec": spec.to_json(), "weights": str(weights), "out": str(out)}
+                run_in_child("edgekd.export.onnx:export_onnx", arguments, log=Path(folder, "log.txt"))
+                files.append(out)
+            timed = time_pair("onnx-fp32", files[0], files[1], listener)
+        except (ExportError, DeviceError) as error:
+            listener.warned(f"latency is not measured: {error.message}")
+            return error.message
+    listener.stage_finished("latency", latency_said([timed.to_json()]), time.monotonic() - started, False)
+    return timed
 
 
 def ratio_said(timed: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RATIOS = (0.25, 0.5, 0.75)
 MOST_SAMPLES, _LEAST_SAMPLES = 256, 64
-_MOST_PASSES = 20_000
+_MOST_PASSES = 10_000
 _OUTSTANDING = 4.0
 """How many times as much as in the middle layer the loss rises where a layer is spared."""
 _LEAST_RISE = 0.1
@@ -96,7 +96,7 @@ def sensitivities(
     """Return what the loss is when each layer alone is cut.
 
     Channels are not cut but made unread, which is the same, see :class:`~edgekd.prune.groups.Trial`. Of ``samples`` as many
-    are taken as make 20,000 forward passes in all, 256 at most and 64 at least.
+    are taken as make 10,000 forward passes in all, 256 at most and 64 at least.
 
     Args:
         model: The network; it stays as it is.

@@ -182,10 +182,13 @@ def _cut(
                 sensitive = curves.sensitive() if target.competes(options.scope) else {}
             if before is None:
                 before = [amount_of(network, student.spec, target, time), amount_of(base, base_spec, target, time)]
-            if step < options.steps:  # out of reach is told before training for it
-                found = spare(found, sensitive, lambda some: how(target, found=some)).found
             wanted = _on_the_way(target, before, step, options.steps)
-            made = spare(found, sensitive, lambda some: how(wanted, found=some))
+            if amounts is not None and amount_of(base, base_spec, wanted, time) <= wanted.amount:
+                made = how(None)  # widths are coarse: the step before came as far
+            else:
+                if step < options.steps:  # out of reach is told before training for it
+                    found = spare(found, sensitive, lambda some: how(target, found=some)).found
+                made = spare(found, sensitive, lambda some: how(wanted, found=some))
         left = judged(Student(made.model, made.spec), data, folder)
         write_json(folder / RECORD, made.spec.pruning)
         predicted = None

@@ -10,11 +10,17 @@ import torch
 from click.testing import CliRunner
 
 from edgekd.cli.prune import command
+from edgekd.data.load import load_data
+from edgekd.distill.schemes.none import take_student
+from edgekd.distill.stages import student_spec
 from edgekd.errors import EdgekdError, ModelError, UsageError
 from edgekd.models.spec import build, save_weights
 from edgekd.pipeline import compress
 from edgekd.planning import plan
+from edgekd.progress import Silent
+from edgekd.prune.stages import prune_student
 from edgekd.recipe_file import recipe_from_mapping
+from edgekd.workspace import open_workspace
 from tests.models.zoo_specs import spec_for
 
 
@@ -99,6 +105,20 @@ def test_the_plan_tells_of_it() -> None:
     stages = {each.name: each.what for each in plan("digits", ["prune.target=macs=0.5x", "prune.steps=2"]).stages}
     assert "macs=0.5x" in stages["prune"] and "2 steps" in stages["prune"] and "10 epochs" in stages["recover"]
     assert "prune" not in {each.name for each in plan("digits").stages}
+
+
+def test_a_step_that_the_one_before_took_already_cuts_nothing(weights: Path, tmp_path: Path) -> None:
+    prune = {"target": "macs=0.9x", "criterion": "magnitude", "steps": 2, "epochs": 0, "multiple": 32}
+    recipe = recipe_from_mapping(
+        {"student": {"model": "zoo:resnet8", "weights": str(weights)}, "distill": {"scheme": "none"}, "prune": prune}
+    )
+    with open_workspace(tmp_path / "run", Silent()) as workspace:
+        data = load_data(recipe, workspace)
+        student = take_student(recipe, student_spec(recipe, data)[0], data, 1, workspace)
+        left = prune_student(recipe, data, student, None, 1, workspace)
+    assert left.pruning is not None
+    first, second = (each["macs"] for each in left.pruning.cuts)
+    assert first[1] <= 0.9 * first[0] and first[1] == second[0] == second[1]
 
 
 @pytest.mark.slow

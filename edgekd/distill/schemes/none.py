@@ -19,12 +19,13 @@ from edgekd.models.spec import build
 from edgekd.models.tensors import ModelSpec
 from edgekd.quantize.calibration import calibration_order
 from edgekd.recipe import Normalisation, Recipe
+from edgekd.tasks.classification import proportion
 from edgekd.workspace import Workspace
 
 _RANGES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
 _MOST_ASKED = 512
 _LEAST_GAIN = 5.0
-"""Points of accuracy that another range must gain: less may be luck, or a network that hardly minds."""
+"""Points of accuracy that another range must gain, to more than chance: less may be luck, or a network that hardly minds."""
 
 
 def take_student(recipe: Recipe, spec: ModelSpec, data: Dataset, threads: int, workspace: Workspace) -> TrainedModel:
@@ -66,7 +67,8 @@ def _check_normalisation(model: nn.Module, spec: ModelSpec, recipe: Recipe, data
         inputs = as_the_student_takes(Normalisation(value_range=(low, high)), data.inputs, recipe.data.source)
         otherwise = predict(model, spec, replace(data, inputs=inputs), asked).argmax(1) == labels
         gain, interval, _ = paired_difference(otherwise, correct)
-        if gain >= _LEAST_GAIN and interval[0] > 0:
+        above_chance = proportion("top1", int(otherwise.sum()), len(asked)).ci95[0] > 1 / len(data.classes)
+        if gain >= _LEAST_GAIN and interval[0] > 0 and above_chance:
             raise ModelError(
                 f"{spec.reference} wants other pixels: {otherwise.mean():.1%} right on {len(asked)} validation images where "
                 f"black and white are {low:g} and {high:g}, {correct.mean():.1%} as normalised by the training split",
