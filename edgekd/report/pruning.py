@@ -61,8 +61,8 @@ def pruning_tables(report: Report) -> PruningTables | None:
         return None
     host = () if pruning.latency is None else pruning.latency["host"]
     warnings = tuple(
-        f"{each['file']} is slower on this host than before the cuts: {ratio_said(each)}, although it computes less. Narrow "
-        "layers may suit its kernels worse; a budget of latency, for example latency=0.5x@pi4, avoids that for its device."
+        f"{each['file']} is slower on this host than before the cuts: {ratio_said(each)}, although it computes less. Its "
+        "kernels may dislike such widths: try a larger prune.multiple, or a budget of latency, for example latency=0.5x@pi4."
         for each in host if each["low"] > 1
     )  # fmt: skip
     curves, shares = pruning.sensitivity, cut_shares(pruning)

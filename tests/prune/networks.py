@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from edgekd.benchmark.on_device import Protocol
 from edgekd.models.spec import build
 from edgekd.models.tensors import ModelSpec, classifier, image_input
 from edgekd.prune.prune import Pruned, prune_model
@@ -27,6 +28,9 @@ CNNS = (
     "shallow_cnn", "digits_teacher", "resnet8", "resnet20", "resnet56", "resnet18", "mobilenet_v1", "mobilenet_v2",
     "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_lite0", "ds_cnn",
 )  # fmt: skip
+
+QUICK = Protocol(runs=2, seconds=0.02, blocks=1, warmup_runs=1, warmup_s=0.0, turn_s=0.01, canary_s=0.01, idle_s=0.0)
+"""A measurement that tells nothing but that it works."""
 
 
 def lively(name: str, seed: int = 0) -> tuple[nn.Module, ModelSpec]:

@@ -22,10 +22,11 @@ from edgekd.prune.stages import prune_student
 from edgekd.recipe_file import recipe_from_mapping
 from edgekd.workspace import open_workspace
 from tests.models.zoo_specs import spec_for
+from tests.prune.networks import QUICK
 
 
 def _call(*arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(command, arguments)
+    done = CliRunner().invoke(command, [*arguments, "--no-measure"])
     if isinstance(done.exception, EdgekdError):
         raise done.exception
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
@@ -48,7 +49,8 @@ def test_with_data(weights: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     found = json.loads(printed)
     assert code == 0 and found == json.loads((out / "report.json").read_text())
-    assert sorted(each.name for each in out.iterdir()) == ["prune.json", "pruned.safetensors", "report.json"]
+    assert sorted(each.name for each in out.iterdir()) == ["prune.json", "pruned.safetensors", "report.json", "sensitivity.svg"]
+    assert (out / "sensitivity.svg").read_text().count("stages.0.conv1") >= 1 and found["host_latency"] is None
     assert found["after"]["macs"] <= 0.5 * found["before"]["macs"]
     latency = found["predicted_latency"]
     assert latency["device"] == "pi4" and latency["after"]["p50_ms"] < latency["before"]["p50_ms"]
@@ -68,6 +70,18 @@ def test_with_data(weights: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     again = json.loads((tmp_path / "again" / "report.json").read_text())
     assert again["before"] == found["after"] and again["after"]["macs"] <= 0.8 * again["before"]["macs"]
+
+
+def test_layers_that_must_not_be_cut_stay_whole(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekd.prune.sensitivity.Curves.sensitive", lambda self: {"conv": "it hurts"})
+    for budget, whole in (("macs=0.7x", True), ("macs=0.15x", False), ("ratio=0.5", False)):
+        _, printed = _call(
+            "zoo:resnet8", "--weights", str(weights), "--data", "digits", "--to", budget, "--out", str(tmp_path), "--json"
+        )
+        found = json.loads(printed)
+        assert ("conv" not in {each["layer"] for each in found["layers"]}) is whole
+        assert (found["kept_whole"].get("conv") == "it hurts") is whole
+        assert found["after"]["macs"] < 0.71 * found["before"]["macs"]
 
 
 def test_for_people(weights: Path, tmp_path: Path) -> None:
@@ -122,11 +136,13 @@ def test_a_step_that_the_one_before_took_already_cuts_nothing(weights: Path, tmp
 
 
 @pytest.mark.slow
-def test_in_a_run(tmp_path: Path) -> None:
+def test_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [
         "student.model=zoo:resnet8", "prune.target=macs=0.5x", "prune.steps=2", "prune.epochs=3", "distill.train.epochs=6",
         "teacher.train.epochs=4", "export.artifacts=[onnx-fp32]", "distill.control=false", "threads=1",
+        "targets=[pi4]",
     ]  # fmt: skip
+    monkeypatch.setattr("edgekd.prune.measured.IN_TURNS", QUICK)
     report = compress("digits", tmp_path / "run", overrides)
     pruning = report.to_json()["pruning"]
     first, last = pruning["cuts"]
@@ -135,4 +151,9 @@ def test_in_a_run(tmp_path: Path) -> None:
     # It learned again what the cuts took.
     assert report.student.metric.value > last["top1"] and report.student.metric.value > pruning["before"]["value"] - 0.05
     assert "cut to macs=0.5x" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
-    assert "cut to macs=0.5x" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "cut to macs=0.5x" in page and "Layers: what was cut where" in page and "stages.1.conv1" in page
+    (timed,) = pruning["latency"]["host"]
+    assert timed["file"] == "onnx-fp32" and 0 < timed["low"] <= timed["ratio"] <= timed["high"]
+    assert [each["device"] for each in pruning["latency"]["predicted"]] == ["pi4"]
+    assert len(pruning["sensitivity"]["layers"]) == 6 and pruning["sensitivity"]["samples"] == 256
