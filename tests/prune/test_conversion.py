@@ -11,7 +11,8 @@ from tests.models.zoo_specs import random_inputs
 from tests.prune.conversion import FILES, converted, settle
 from tests.prune.networks import halved
 
-QUICK, SLOW = ("mlp", "shallow_cnn", "resnet8"), ("ds_cnn", "tiny_transformer")
+QUICK, SLOW = ("mlp", "shallow_cnn"), ("ds_cnn",)
+"""Others are converted in `test_blocks.py` (resnet20, tiny_transformer) and `test_transformers.py`."""
 """One network of each kind of input, and one with shortcuts; the others of the zoo take up to a minute each."""
 
 
