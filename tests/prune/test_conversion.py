@@ -12,8 +12,9 @@ from tests.prune.conversion import FILES, converted, settle
 from tests.prune.networks import halved
 
 QUICK, SLOW = ("mlp", "shallow_cnn"), ("ds_cnn",)
-"""Others are converted in `test_blocks.py` (resnet20, tiny_transformer) and `test_transformers.py`."""
-"""One network of each kind of input, and one with shortcuts; the others of the zoo take up to a minute each."""
+"""Those that `test_blocks.py` (resnet20, tiny_transformer) and `test_transformers.py` do not convert; others of the zoo take up to a
+minute each.
+"""
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)])
