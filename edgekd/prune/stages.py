@@ -21,7 +21,7 @@ from edgekd.prune.costs import device_time
 from edgekd.prune.depth import check_blocks, remove_blocks
 from edgekd.prune.file import RECORD, calibration_samples
 from edgekd.prune.groups import find_groups
-from edgekd.prune.prune import prune_model
+from edgekd.prune.prune import Pruned, prune_model
 from edgekd.prune.select import amount_of
 from edgekd.prune.sensitivity import judged_layers, spare
 from edgekd.prune.sparse_masks import keep_zeros
@@ -191,18 +191,9 @@ def _cut(
                 made = spare(found, sensitive, lambda some: how(wanted, found=some))
         left = judged(Student(made.model, made.spec), data, folder)
         write_json(folder / RECORD, made.spec.pruning)
-        predicted = None
-        if made.predicted is not None:
-            predicted = [
-                {key: getattr(each, key) for key in ("p50_ms", "low_ms", "high_ms", "basis")} for each in made.predicted
-            ]
         cut = {
-            "target": options.target, "criterion": options.criterion, "multiple": made.multiple, "device": device,
-            "macs": [made.before.macs, made.after.macs], "params": [made.before.params, made.after.params],
-            "bytes": [made.before.size_bytes, made.after.size_bytes],
-            "predicted_latency": predicted, "layers": made.widths(), "kept_whole": made.found.refused,
-            "slower_if_cut": list(made.selection.slower), "sensitive": sensitive,
-            "top1": left["metric"]["value"], **({} if shallow is None else {"blocks": shallow.to_json()}),
+            "target": options.target, "criterion": options.criterion, "device": device, "sensitive": sensitive,
+            "top1": left["metric"]["value"], **_told(made),
         }  # fmt: skip
         return {
             **left, "spec": made.spec.to_json(), "history": [], "facts": {}, "amounts": before, "cut": cut,
@@ -220,6 +211,20 @@ def _cut(
     what = [f"channels cut for {options.target} by {options.criterion}{of}"] if options.target is not None else []
     what = [f"{options.blocks} blocks removed", *what] if options.blocks and step == 1 else what
     return workspace.stage(name, ", ".join(what), inputs, work, _describe)
+
+
+def _told(made: Pruned) -> dict[str, Any]:
+    """Return what was cut as plain data."""
+    predicted = None
+    if made.predicted is not None:
+        predicted = [{key: getattr(each, key) for key in ("p50_ms", "low_ms", "high_ms", "basis")} for each in made.predicted]
+    return {
+        "multiple": made.multiple, "macs": [made.before.macs, made.after.macs],
+        "params": [made.before.params, made.after.params], "bytes": [made.before.size_bytes, made.after.size_bytes],
+        "predicted_latency": predicted, "layers": made.widths(), "kept_whole": made.found.refused,
+        "slower_if_cut": list(made.selection.slower),
+        **({} if made.shallow is None else {"blocks": made.shallow.to_json()}),
+    }  # fmt: skip
 
 
 def _on_the_way(target: PruningTarget, amounts: list[float], step: int, steps: int) -> PruningTarget:
