@@ -77,6 +77,7 @@ from pathlib import Path
 import numpy as np, torch
 from edgekd.models.spec import call, load
 from edgekd.models.tensors import spec_from_json
+torch.set_num_threads(int(sys.argv[2]))
 for line in Path(sys.argv[1]).read_text().splitlines():
     told = json.loads(line)
     spec = spec_from_json(told["spec"])
@@ -104,7 +105,9 @@ def test_rebuilt_in_a_fresh_process(names: tuple[str, ...], tmp_path: Path) -> N
             "inputs": str(tmp_path / f"{name}.npz"), "out": str(tmp_path / f"{name}.npy"),
         }))  # fmt: skip
     (tmp_path / "all.jsonl").write_text("\n".join(lines))
-    subprocess.run([sys.executable, "-c", _ELSEWHERE, str(tmp_path / "all.jsonl")], check=True)
+    # Sums are split among threads, whose number another test may have set: bits compare at the same one.
+    threads = str(torch.get_num_threads())
+    subprocess.run([sys.executable, "-c", _ELSEWHERE, str(tmp_path / "all.jsonl"), threads], check=True)
     for name in names:
         assert np.array_equal(np.load(tmp_path / f"{name}.npy"), expected[name]), name
 
