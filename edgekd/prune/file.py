@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from edgekd.data.dataset import Dataset
-from edgekd.data.load import load_data
 from edgekd.devices.profiles import load_profile
-from edgekd.distill.stages import student_spec
-from edgekd.distill.trainer import predict, tensors
-from edgekd.distill.training_stage import StartingWeights
 from edgekd.errors import UsageError
-from edgekd.models.references import KINDS, check_available, kind_of
-from edgekd.models.spec import Cost, build, call, load, save_weights
-from edgekd.models.tensors import ModelSpec, TensorSpec, classifier
-from edgekd.planning import resolve_recipe
+from edgekd.models.references import kind_of
+from edgekd.models.spec import Cost, call, load, save_weights
+from edgekd.models.tensors import ModelSpec
 from edgekd.progress import Listener, Silent
 from edgekd.prune.chart import sensitivity_chart
 from edgekd.prune.costs import device_time
 from edgekd.prune.criteria import CRITERIA, Criterion, Samples, loss_of
 from edgekd.prune.depth import remove_blocks
+from edgekd.prune.given import given_network
 from edgekd.prune.groups import Found, find_groups, random_inputs
 from edgekd.prune.measured import Timed, ratio_said, time_networks, verdict_of
 from edgekd.prune.prune import Pruned, prune_model
@@ -38,16 +32,11 @@ from edgekd.prune.sparsity import SparseLayers, parse_sparsity
 from edgekd.prune.target import PruningTarget, parse_target
 from edgekd.prune.transformers_config import sayable
 from edgekd.prune.transformers_folder import TransformersFolder, check_place, write_transformers
-from edgekd.quantize.calibration import calibration_order
-from edgekd.recipe import Recipe
 from edgekd.safe.files import write_json, write_text
 from edgekd.safe.stop import stop_signals
-from edgekd.tasks.classification import Metric, top1
-from edgekd.workspace import open_workspace
+from edgekd.tasks.classification import Metric
 
 WEIGHTS, RECORD, REPORT, CHART = "pruned.safetensors", "prune.json", "report.json", "sensitivity.svg"
-_SAMPLES, _BATCH = 256, 64
-_DEFAULT_SHAPES = "for example --shape 3,32,32 --classes 10"
 
 
 @dataclass(frozen=True)
@@ -199,47 +188,40 @@ def prune_file(
         raise UsageError(f"{model} is no network of transformers", "leave --for-transformers out, or name hf:ID_OR_DIR")
     device = (wanted.device if wanted is not None else None) or device
     clock = None if device is None else device_time(load_profile(device))
-    asked = recipe_of(model, weights, data, overrides)
-    check_available(model, weights, "student")
-    with (
-        tempfile.TemporaryDirectory(prefix="edgekd-prune-") as folder, stop_signals(),
-        open_workspace(Path(folder, "run"), listener or Silent()) as workspace,
-    ):  # fmt: skip
-        loaded = None if data is None else load_data(asked, workspace)
-        spec = spec_of(model, asked, loaded, shape, classes)
-        network = trained_network(spec, weights)
-        samples = None if loaded is None else calibration_samples(loaded, asked.seed)
+    listener = listener or Silent()
+    with given_network(model, weights, data, overrides, shape, classes, listener) as given:
+        network, spec, samples = given.network, given.spec, given.samples()
         base, base_spec, shallow = network, spec, None
         if blocks:
-            shallow = remove_blocks(network, spec, blocks, criterion=chosen, samples=samples, time=clock, seed=asked.seed)
+            shallow = remove_blocks(network, spec, blocks, criterion=chosen, samples=samples, time=clock, seed=given.seed)
             base, base_spec = shallow.model, shallow.spec
         found = Found((), {}) if wanted is None else find_groups(base, base_spec)
         if for_transformers and wanted is not None:
             found, scope = sayable(base, found, model), "layer"
         curves = None
         if samples is not None and found.groups:
-            curves = _curves(base, base_spec, found, chosen, samples, asked.seed, workspace.listener)
+            curves = _curves(base, base_spec, found, chosen, samples, given.seed, listener)
         made = spare(
             found, curves.sensitive() if curves is not None and wanted is not None and wanted.competes(scope) else {},
             lambda some: prune_model(
                 network, spec, wanted, criterion=chosen, scope=scope, multiple=multiple, samples=samples, time=clock,
-                seed=asked.seed, found=some, shallow=shallow,
+                seed=given.seed, found=some, shallow=shallow,
             ),
         )  # fmt: skip
         zeros = None
         if asked_zeros is not None:
             zeros = store_zeros(made.model, made.spec, asked_zeros, sparse_layers, scope)
-        loss, accuracy = None, None
-        if loaded is not None and samples is not None:
+        loss = None
+        if samples is not None:
             loss = loss_of(network, spec, samples), loss_of(made.model, made.spec, samples)
-            accuracy = accuracy_of(network, spec, loaded), accuracy_of(made.model, made.spec, loaded)
+        accuracy = given.accuracy(made.model, made.spec)
     save_weights(made.model, out / WEIGHTS)
     assert made.spec.pruning is not None
     write_json(out / RECORD, made.spec.pruning)
     check_replay(made, out / WEIGHTS)
     beside = write_transformers(made.model, network, made.spec, out) if kind_of(model) == "hf" else None
     with stop_signals():
-        timed = time_networks((network, spec), (made.model, made.spec), listener or Silent()) if measure else None
+        timed = time_networks((network, spec), (made.model, made.spec), listener) if measure else None
     files = PrunedFiles(out, made, wanted, chosen, device, loss, accuracy, curves, zeros, beside, timed)
     write_json(out / REPORT, files.to_json())
     if curves is not None:
@@ -272,69 +254,6 @@ def check_replay(made: Pruned, weights: Path) -> None:
         old, new = call(made.model.eval(), made.spec, inputs), call(again, made.spec, inputs)
     if not all(torch.equal(old[name], new[name]) for name in old):
         raise AssertionError(f"{made.spec.reference} rebuilt from its record computes something else; this is a bug")
-
-
-def calibration_samples(data: Dataset, seed: int, count: int = _SAMPLES) -> Samples:
-    """Return ``count`` training samples, evenly from every class, in batches."""
-    order = calibration_order(data.splits.train, data.labels, seed)[:count]
-    batches = []
-    for start in range(0, len(order), _BATCH):
-        part = order[start : start + _BATCH]
-        batches.append((tensors(data.batch(part)), torch.from_numpy(data.labels[part])))
-    return batches
-
-
-def recipe_of(model: str, weights: str | None, data: str | None, overrides: Sequence[str]) -> Recipe:
-    """Return what is asked of a model in a file, as a recipe that does not train."""
-    for each in overrides:
-        if each.partition(".")[0] not in {"data", "student"} and each.partition("=")[0] != "seed":
-            raise UsageError(
-                f"'{each}' changes nothing here", "allowed: data.*, student.* and seed, as student.arguments.width=0.5"
-            )
-    student: dict[str, Any] = {"model": model} | ({"weights": weights} if weights is not None else {})
-    source = {"data": {"source": data}} if data is not None else {}
-    return resolve_recipe({"student": student, "distill": {"scheme": "none"}, **source}, list(overrides))
-
-
-def spec_of(model: str, recipe: Recipe, data: Dataset | None, shape: tuple[int, ...] | None, classes: int | None) -> ModelSpec:
-    """Return how to build the model, of data or of the shape of a sample and the number of classes."""
-    if data is not None:
-        return student_spec(recipe, data)[0]
-    if shape is None or classes is None:
-        raise UsageError(
-            "what the network takes and gives is not known", f"name its data with --data, or give {_DEFAULT_SHAPES}"
-        )
-    if len(shape) == 3:
-        image = TensorSpec("image", "float32", shape, "NCHW", "image")
-        spec = classifier(model, (image,), tuple(map(str, range(classes))), recipe.student.arguments)
-    elif len(shape) == 1:
-        row = TensorSpec("features", "float32", shape, "NC", "features")
-        spec = classifier(model, (row,), tuple(map(str, range(classes))), recipe.student.arguments)
-    else:
-        raise UsageError(
-            f"--shape has {len(shape)} numbers", "give channels,height,width or columns; texts and sounds with --data"
-        )
-    from edgekd.prune.record import read_record
-
-    return spec if recipe.student.pruning is None else replace(spec, pruning=read_record(Path(recipe.student.pruning)))
-
-
-def trained_network(spec: ModelSpec, weights: str | None) -> nn.Module:
-    """Return the network with its weights, of a file or those it comes with, in evaluation mode."""
-    start = StartingWeights(weights, pretrained=KINDS[kind_of(spec.reference)].brings_weights)
-    if not start.anything:
-        raise UsageError(
-            f"{spec.reference} comes without weights, and random ones tell nothing", "give them with --weights FILE"
-        )
-    network = build(spec)
-    start.load(network, spec)
-    return network.eval()
-
-
-def accuracy_of(network: nn.Module, spec: ModelSpec, data: Dataset) -> Metric:
-    """Return top-1 on the validation split."""
-    held_out = data.splits.validation
-    return top1(predict(network, spec, data, held_out), data.labels[held_out])
 
 
 def _cost(found: Cost) -> dict[str, Any]:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekd.data.load import load_data
-from edgekd.models.references import check_available
 from edgekd.models.spec import save_weights
 from edgekd.models.tensors import ModelSpec
 from edgekd.progress import Listener, Silent
-from edgekd.prune.file import RECORD, REPORT, WEIGHTS, accuracy_of, recipe_of, spec_of, trained_network
+from edgekd.prune.file import RECORD, REPORT, WEIGHTS
+from edgekd.prune.given import given_network
 from edgekd.prune.select import Scope
 from edgekd.prune.sparse_stored import StoredZeros, store_zeros
 from edgekd.prune.sparsity import SparseLayers, parse_sparsity
 from edgekd.safe.files import write_json
-from edgekd.safe.stop import stop_signals
 from edgekd.tasks.classification import Metric
-from edgekd.workspace import open_workspace
 
 
 @dataclass(frozen=True)
@@ -81,18 +77,10 @@ def zero_file(
         ModelError: No layer can have such zeros.
     """
     wanted = parse_sparsity(sparsity)
-    asked = recipe_of(model, weights, data, overrides)
-    check_available(model, weights, "student")
-    with (
-        tempfile.TemporaryDirectory(prefix="edgekd-prune-") as folder, stop_signals(),
-        open_workspace(Path(folder, "run"), listener or Silent()) as workspace,
-    ):  # fmt: skip
-        loaded = None if data is None else load_data(asked, workspace)
-        spec = spec_of(model, asked, loaded, shape, classes)
-        dense = trained_network(spec, weights)
-        sparse = copy.deepcopy(dense)
+    with given_network(model, weights, data, overrides, shape, classes, listener or Silent()) as given:
+        spec, sparse = given.spec, copy.deepcopy(given.network)
         zeros = store_zeros(sparse, spec, wanted, sparse_layers, scope)
-        accuracy = None if loaded is None else (accuracy_of(dense, spec, loaded), accuracy_of(sparse, spec, loaded))
+        accuracy = given.accuracy(sparse, spec)
     save_weights(sparse, out / WEIGHTS)
     if spec.pruning is not None:
         write_json(out / RECORD, spec.pruning)

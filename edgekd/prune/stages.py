@@ -19,7 +19,8 @@ from edgekd.distill.training_stage import StartingWeights, TrainedModel, Trainee
 from edgekd.models.spec import load
 from edgekd.prune.costs import device_time
 from edgekd.prune.depth import check_blocks, remove_blocks
-from edgekd.prune.file import RECORD, calibration_samples
+from edgekd.prune.file import RECORD
+from edgekd.prune.given import calibration_samples
 from edgekd.prune.groups import find_groups
 from edgekd.prune.prune import Pruned, prune_model
 from edgekd.prune.select import amount_of
