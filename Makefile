@@ -11,7 +11,7 @@ demo: .venv/installed
 	.venv/bin/edgekd compress --out runs/digits
 
 test: .venv/installed-dev lint types
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
