@@ -12,11 +12,12 @@ Run it on images in class folders, ``IMAGES/{train,validation,test}/CLASS/``, as
     python benchmarks/pruning_quality.py --sst2 TEXTS --out runs/pruning
 
 All ways start from the same trained network (trained here on the labels, where no weights are given). ``ours`` and
-``random`` are ``edgekd.compress`` with all defaults but for the criterion. ``torch-pruning`` is the flow of its README:
-``BasePruner``, ``GroupMagnitudeImportance(p=2)``, the same share of every layer, ``round_to`` 8, or finer where widths of 8
-would miss the budget by over 5 %. These three recover alike: taught by the whole network, with the same loss, optimizer,
-images, order of images and ``--epochs``. ``width`` learns from scratch for ``--scratch-epochs``, three times as many if not
-told, with the lesson that was best in ``distillation_quality.py``; it may have up to 10 % more MACs, for its widths are few.
+``random`` are ``edgekd.compress`` with all defaults but for the criterion, and for the learning rate and temperature that all
+recoveries share. ``torch-pruning`` is the flow of its README: ``BasePruner``, ``GroupMagnitudeImportance(p=2)``, the same share
+of every layer, ``round_to`` 8, or finer where widths of 8 would miss the budget by over 5 %. These three recover alike: taught
+by the whole network, with the same loss, optimizer, images, order of images and ``--epochs``. ``width`` learns from scratch for
+``--scratch-epochs``, three times as many if not told, with the lesson that was best in ``distillation_quality.py``; it may have
+up to 10 % more MACs, for its widths are few.
 
 Every network becomes four files. ONNX and TFLite are timed last, all of a network and format in one process and in turn, on
 one thread; "share" is (time before / time) / (MACs before / MACs). Files in int8 keep no layer in floating point, so that times
@@ -93,7 +94,8 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--weights", nargs="+", default=[], metavar="MODEL=FILE", help="trained weights, instead of training")
     parser.add_argument("--every", type=int, default=1, help="train on every so many-th image of a class")
     parser.add_argument("--epochs", type=int, default=10, help="of recovery")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of recovery")
+    parser.add_argument("--learning-rate", type=float, default=4e-3, help="of recovery, of images")
+    parser.add_argument("--temperature", type=float, default=4.0, help="of recovery, of images")
     parser.add_argument("--scratch-epochs", type=int, help="of the narrower network; default: three times --epochs")
     parser.add_argument("--train-epochs", type=int, default=20, help="of whole networks without weights")
     parser.add_argument("--qat-epochs", type=int, default=4, help="with --order, beside --epochs")
@@ -171,7 +173,7 @@ def of_texts(options: argparse.Namespace) -> None:
         "student": {**TEXT_MODEL, "weights": str(weights)},
         "distill": {"scheme": "none", "train": {"batch_size": 64, "precision": "fp32"}},
     }  # fmt: skip
-    half = {"target": "ratio=0.5", "epochs": options.text_epochs, "learning_rate": options.learning_rate}
+    half = {"target": "ratio=0.5", "epochs": options.text_epochs}
 
     def made(prune: dict[str, Any]) -> Made:
         report = edgekd.compress({**common, "prune": prune}, folder / "run", listener=Told(TRANSFORMER))

@@ -35,7 +35,7 @@ ORDERS = {
 SHOWN = {"onnx-fp32": "ONNX fp32", "onnx-int8": "ONNX int8", "tflite-fp32": "TFLite fp32", "tflite-int8": "TFLite int8"}
 
 _EACH = ("images", "every", "seed", "batch_size", "mobilenet_width", "train_epochs")
-_RECOVERED = ("epochs", "learning_rate")
+_RECOVERED = ("epochs", "learning_rate", "temperature")
 _OURS = ("multiples", "prune")
 _TEXTS = ("sst2", "tokenizer", "seed", "text_epochs")
 

@@ -31,7 +31,7 @@ from edgekd.models.tensors import ModelSpec
 from edgekd.planning import plan
 from edgekd.progress import Silent
 from edgekd.prune.record import CUTTABLE, channels_of, cut, make_record, with_record
-from edgekd.prune.stages import training_of
+from edgekd.prune.recovery import recovery_of
 from edgekd.recipe_file import recipe_from_mapping
 from edgekd.report.report import Report
 from edgekd.safe.files import sha256_file, write_json
@@ -105,7 +105,7 @@ def recipe(
         "name": name, "seed": options.seed, "threads": options.threads,
         "data": {"source": f"folder:{options.images.absolute()}", "validation": 0.1, "augment": AUGMENT},
         "student": {"model": f"zoo:{name}", "arguments": arguments_of(name, options), **student},
-        "distill": {"scheme": "none", "train": train, **(distill or {})},
+        "distill": {"scheme": "none", "temperature": options.temperature, "train": train, **(distill or {})},
         # What is timed must not depend on layers kept in floating point; and to mend weights takes long.
         "quantize": {"keep": [], "weights": "as-trained"}, "export": {"artifacts": list(FORMATS)},
         "benchmark": {"runs": 10, "warmup": 0}, **sections,
@@ -148,7 +148,7 @@ def as_it_is(name: str, weights: Path, options: argparse.Namespace) -> Made:
 
 
 def ours(name: str, weights: Path, fewer: float, options: argparse.Namespace) -> Made:
-    """Return it as ``edgekd.compress`` cuts it, with all defaults."""
+    """Return it as ``edgekd.compress`` cuts it."""
     return cut_by_edgekd(name, weights, fewer, options, "ours", {})
 
 
@@ -263,7 +263,7 @@ def learned(
         whole = take_student(asked, student_spec(asked, data)[0], data, threads, workspace)
         spec, begin, key = narrower(whole)
         trainee = Trainee(spec, begin, lesson is None)
-        training = training_of(asked) if lesson is None else asked.distill.train
+        training = recovery_of(asked, spec, lost=True) if lesson is None else asked.distill.train
         # The stage's name is that of the recovery in a run, because it decides the order of the images.
         return learn_from(
             as_teacher(whole), "recover-1", trainee, training, {"cut": key}, "pruned", asked, data, threads, workspace

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from edgekd.distill.losses.registry import LOSSES, DistillationLoss
 from edgekd.names import did_you_mean
-from edgekd.recipe_section import Arguments, Section, StudentReference
+from edgekd.recipe_section import Arguments, Section, StudentReference, number_or_auto
 
 TEACHERLESS = ("online", "temporal", "ema", "layerwise", "born-again", "none")
 """Schemes in which nobody but the student and its likes teach."""
 
-
-def _number_or_auto(low: float, high: float) -> Callable[[object], object]:
-    def check(value: object) -> object:
-        if value is None or value == "auto":
-            return value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"{value!r} is neither auto nor a number from {low:g} to {high:g}")
-        return float(value)
-
-    return check
-
-
-Weight = Annotated[float | Literal["auto"], BeforeValidator(_number_or_auto(0, 1e6))]
-Temperature = Annotated[float | Literal["auto"], BeforeValidator(_number_or_auto(0.05, 100))]
+Weight = Annotated[float | Literal["auto"], BeforeValidator(number_or_auto(0, 1e6))]
+Temperature = Annotated[float | Literal["auto"], BeforeValidator(number_or_auto(0.05, 100))]
 
 
 class Training(Section):

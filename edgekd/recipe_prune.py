@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Va
 from edgekd.errors import UsageError
 from edgekd.prune.sparsity import parse_sparsity
 from edgekd.prune.target import WHATS, parse_amount, parse_target
-from edgekd.recipe_section import Section
+from edgekd.recipe_section import Section, number_or_auto
 
 
 def _as_text(value: object) -> object:
@@ -97,6 +97,9 @@ def _check_sparsity(value: object) -> object:
     return found.share if found.pattern is None else str(found)
 
 
+Rate = Annotated[float | Literal["auto"], BeforeValidator(number_or_auto(1e-9, 10))]
+
+
 class Prune(Section):
     """Cutting the trained student to a budget; what is left goes on learning."""
 
@@ -133,8 +136,10 @@ class Prune(Section):
         1, ge=1, le=100, description="cuts, each followed by training: to the budget in equal ratios, to sparsity by a cubic"
     )
     epochs: int = Field(10, ge=0, le=10_000, description="passes over the training samples after each cut; 0: not trained")
-    learning_rate: float = Field(
-        1e-3, gt=0, le=10, description="of AdamW, falling to 0 by a cosine; all else is as in distill.train, in fp32"
+    learning_rate: Rate = Field(
+        "auto",
+        description="of AdamW, falling to 0 by a cosine; all else is as in distill.train, in fp32; auto: 4e-3 after a cut that "
+        "took more than half of the accuracy of a network with batch norms, else 1e-3",
     )
     taught_by: Literal["student", "teacher"] = Field(
         "student", description="student: the student before any cut; teacher: as it was"

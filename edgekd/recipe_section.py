@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -51,6 +52,19 @@ def _check_kept(value: object) -> object:
     if len(set(names)) != len(names):
         raise ValueError("it names one layer twice; name each once")
     return tuple(names)
+
+
+def number_or_auto(low: float, high: float) -> Callable[[object], object]:
+    """Return a validator of ``auto`` or a number from ``low`` to ``high``; ``None`` passes."""
+
+    def check(value: object) -> object:
+        if value is None or value == "auto":
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"{value!r} is neither auto nor a number from {low:g} to {high:g}")
+        return float(value)
+
+    return check
 
 
 CalibrationSamples = Annotated[int | Literal["auto"], BeforeValidator(_check_samples)]

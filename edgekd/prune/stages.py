@@ -23,13 +23,14 @@ from edgekd.prune.file import RECORD
 from edgekd.prune.given import calibration_samples
 from edgekd.prune.groups import find_groups
 from edgekd.prune.prune import Pruned, prune_model
+from edgekd.prune.recovery import lost_most, recovery_of
 from edgekd.prune.select import amount_of
 from edgekd.prune.sensitivity import judged_layers, spare
 from edgekd.prune.sparse_masks import keep_zeros
 from edgekd.prune.sparse_stage import layers_with_zeros, set_to_zero
 from edgekd.prune.target import PruningTarget, parse_target
 from edgekd.quantize.qat.planned import losses_of
-from edgekd.recipe import Recipe, Training
+from edgekd.recipe import Recipe
 from edgekd.safe.files import write_json
 from edgekd.tasks.classification import Metric
 from edgekd.workspace import StageResult, Workspace
@@ -45,7 +46,7 @@ class Pruning:
     Attributes:
         before: Of the student before any cut, on the test split.
         cuts: For each step as plain data: costs, widths, predicted latency, and top-1 right after the cut.
-        trained: For each training: epochs and terms, as every training tells them.
+        trained: For each training: epochs and terms, as every training tells them, and its learning rate.
         zeros: For each step that set weights to zero as plain data: shares, layers, and top-1 right after it.
         zeroed: The weights as the last of them left them, and their SHA-256: what is zero there stays zero.
         whole: The student before any cut.
@@ -115,13 +116,14 @@ def prune_student(
             left = trained_model(stage)
             zeroed = left.weights, left.digest
         if options.epochs:
-            sparse = layers_with_zeros(zeros)
+            sparse, lost = layers_with_zeros(zeros), lost_most(data, student, left)
+            training = recovery_of(recipe, left.spec, lost)
             left = learn_from(
-                voice, f"recover-{step}", _trainee(left, sparse), training_of(recipe), {"cut": left.digest, "sparse": sparse},
-                "pruned", taught, data, threads, workspace,
+                voice, f"recover-{step}", _trainee(left, sparse, lost), training,
+                {"cut": left.digest, "sparse": sparse}, "pruned", taught, data, threads, workspace,
                 recipe.distill.soft_targets.folder if voice is teacher else None,
             )  # fmt: skip
-            trainings.append(left.facts)
+            trainings.append({**left.facts, "learning_rate": training.learning_rate})
     pruning = Pruning(
         student.metric, tuple(cuts), tuple(trainings), tuple(zeros), zeroed, student,
         None if first is None else first.result["sensitivity"],
@@ -129,23 +131,13 @@ def prune_student(
     return replace(left, history=student.history, facts=student.facts, pruning=pruning)
 
 
-def _trainee(left: TrainedModel, sparse: tuple[str, ...]) -> Trainee:
-    """Return what is left as a network that goes on learning, but for the zeros of its layers ``sparse``."""
+def _trainee(left: TrainedModel, sparse: tuple[str, ...], lost: bool) -> Trainee:
+    """Return what is left as a network that goes on learning, but for the zeros of its layers ``sparse``; where most of what it
+    knew is lost, it is taught as one that begins.
+    """
     start = StartingWeights(str(left.weights), pretrained=False)
     return Trainee(
-        left.spec, lambda model: start.load(model, left.spec), True, lambda model: keep_zeros(model, sparse)
-    )  # fmt: skip
-
-
-def training_of(recipe: Recipe) -> Training:
-    """Return how what is left is trained: as in distillation, but from trained weights."""
-    settled = recipe.distill.train
-    return settled.model_copy(
-        update={
-            "epochs": recipe.prune.epochs, "learning_rate": recipe.prune.learning_rate, "optimizer": "adamw",
-            "schedule": "cosine", "ema": 0.0, "early_stopping": None, "compile": False,
-            "precision": "fp32", "layout": "channels_last" if settled.layout == "auto" else settled.layout,
-        }
+        left.spec, lambda model: start.load(model, left.spec), not lost, lambda model: keep_zeros(model, sparse)
     )  # fmt: skip
 
 

@@ -162,7 +162,8 @@ def _costs(pruning: Pruning, metric: Metric) -> list[tuple[str, ...]]:
         rows.append((f"predicted on {name}", *told, f"{after['p50_ms'] / before['p50_ms']:.2f}x", str(after["basis"])))
     rows.append(("test top-1, right after the cuts", percent(pruning.before), f"{100 * last['top1']:.2f} %", "", ""))
     if pruning.trained:
-        rows.append(("test top-1, trained again", percent(pruning.before), percent(metric), "", ""))
+        rates = " and ".join(f"{each:g}" for each in sorted({each["learning_rate"] for each in pruning.trained}))
+        rows.append(("test top-1, trained again", percent(pruning.before), percent(metric), "", f"learning rate {rates}"))
     return rows
 
 

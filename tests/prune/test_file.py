@@ -148,6 +148,7 @@ def test_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, last = pruning["cuts"]
     assert last["macs"][1] <= 0.5 * first["macs"][0] < first["macs"][1]
     assert report.student.cost.macs == last["macs"][1]
+    assert all(each["learning_rate"] in {1e-3, 4e-3} for each in pruning["training"])
     # It learned again what the cuts took.
     assert report.student.metric.value > last["top1"] and report.student.metric.value > pruning["before"]["value"] - 0.05
     assert "cut to macs=0.5x" in (tmp_path / "run" / "MODEL_CARD.md").read_text()

@@ -48,7 +48,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def _report(plain: Report, *cuts: dict[str, Any], **latency: Any) -> Report:
-    trained = ({"epochs": 5, "terms": []},)
+    trained = ({"epochs": 5, "terms": [], "learning_rate": 4e-3},)
     pruning = Pruning(proportion("top1", 350, 359), cuts, trained, sensitivity=CURVES.to_json(), latency=latency or None)
     return replace(plain, student=replace(plain.student, pruning=pruning))
 
@@ -71,6 +71,7 @@ def test_figures_are_from_before_the_first_cut_to_after_the_last(plain: Report) 
     assert tables is not None and not tables.warnings
     assert tables.costs[0] == ("multiply-accumulates", "4,000", "1,000", "0.25x", "")
     assert ("latency on this host, onnx-fp32, 1 thread", "1.00 ms", "0.550 ms", "0.55x (0.54-0.56)", "") in tables.costs
+    assert (tables.costs[-1][0], tables.costs[-1][-1]) == ("test top-1, trained again", "learning rate 0.004")
     assert [(each.cells[:3], each.cut) for each in tables.layers] == [
         (("stem<b>", "16", "16"), False), (("a", "16", "4"), True), (("b", "32", "32"), False), (("head", "", ""), False),
     ]  # fmt: skip
