@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from edgekd.prune.target import parse_target
 from tests.models.zoo_specs import random_inputs, spec_for
 from tests.prune.networks import NARROW, halved, lively, python_spec
 from tests.prune.test_file import _call
-from tests.prune.test_zoo import _ELSEWHERE, counted_macs
+from tests.prune.test_zoo import counted_macs, rebuild_elsewhere
 
 
 def names(spec: ModelSpec) -> list[str]:
@@ -264,7 +262,7 @@ def test_rebuilt_in_a_fresh_process(tmp_path: Path) -> None:
             "inputs": str(tmp_path / f"{name}.npz"), "out": str(tmp_path / f"{name}.npy"),
         }))  # fmt: skip
     (tmp_path / "all.jsonl").write_text("\n".join(lines))
-    subprocess.run([sys.executable, "-c", _ELSEWHERE, str(tmp_path / "all.jsonl")], check=True)
+    rebuild_elsewhere(tmp_path / "all.jsonl")
     for name, found in expected.items():
         assert np.array_equal(np.load(tmp_path / f"{name}.npy"), found), name
 

@@ -87,6 +87,13 @@ for line in Path(sys.argv[1]).read_text().splitlines():
 """
 
 
+def rebuild_elsewhere(listed: Path) -> None:
+    """Build the networks that a file lists, a line each, in a fresh process, and leave what they give."""
+    # Sums are split among threads, whose number another test may have set: bits compare at the same one.
+    threads = str(torch.get_num_threads())
+    subprocess.run([sys.executable, "-c", _ELSEWHERE, str(listed), threads], check=True)
+
+
 _SMALL = tuple(each for each in ZOO if each not in _LARGE)
 
 
@@ -105,9 +112,7 @@ def test_rebuilt_in_a_fresh_process(names: tuple[str, ...], tmp_path: Path) -> N
             "inputs": str(tmp_path / f"{name}.npz"), "out": str(tmp_path / f"{name}.npy"),
         }))  # fmt: skip
     (tmp_path / "all.jsonl").write_text("\n".join(lines))
-    # Sums are split among threads, whose number another test may have set: bits compare at the same one.
-    threads = str(torch.get_num_threads())
-    subprocess.run([sys.executable, "-c", _ELSEWHERE, str(tmp_path / "all.jsonl"), threads], check=True)
+    rebuild_elsewhere(tmp_path / "all.jsonl")
     for name in names:
         assert np.array_equal(np.load(tmp_path / f"{name}.npy"), expected[name]), name
 
