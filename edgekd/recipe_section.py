@@ -55,10 +55,10 @@ def _check_kept(value: object) -> object:
 
 
 def number_or_auto(low: float, high: float) -> Callable[[object], object]:
-    """Return a validator of ``auto`` or a number from ``low`` to ``high``; ``None`` passes."""
+    """Return a validator of ``auto`` or a number from ``low`` to ``high``."""
 
     def check(value: object) -> object:
-        if value is None or value == "auto":
+        if value == "auto":
             return value
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise ValueError(f"{value!r} is neither auto nor a number from {low:g} to {high:g}")

@@ -180,9 +180,7 @@ def prune_file(
     """
     wanted = None if target is None else parse_target(target)
     asked_zeros = None if sparsity is None else parse_sparsity(sparsity)
-    chosen = next((each for each in CRITERIA if each == criterion), None)
-    if chosen is None:
-        raise UsageError(f"no criterion '{criterion}'", f"allowed: {', '.join(CRITERIA)}")
+    chosen = _criterion(criterion)
     check_place(model, out, REPORT)
     if for_transformers and kind_of(model) != "hf":
         raise UsageError(f"{model} is no network of transformers", "leave --for-transformers out, or name hf:ID_OR_DIR")
@@ -223,13 +221,26 @@ def prune_file(
     with stop_signals():
         timed = time_networks((network, spec), (made.model, made.spec), listener) if measure else None
     files = PrunedFiles(out, made, wanted, chosen, device, loss, accuracy, curves, zeros, beside, timed)
-    write_json(out / REPORT, files.to_json())
-    if curves is not None:
-        lost = {each["layer"]: 1 - each["after"] / each["before"] for each in made.widths()}
-        write_text(out / CHART, sensitivity_chart(curves.to_json(), lost))
-    else:
-        (out / CHART).unlink(missing_ok=True)  # of an earlier cut into this folder
+    _write_report(files)
     return files
+
+
+def _criterion(name: str) -> Criterion:
+    chosen = next((each for each in CRITERIA if each == name), None)
+    if chosen is None:
+        raise UsageError(f"no criterion '{name}'", f"allowed: {', '.join(CRITERIA)}")
+    return chosen
+
+
+def _write_report(files: PrunedFiles) -> None:
+    """Leave the report, and the drawing of the sensitivity if that was measured."""
+    write_json(files.folder / REPORT, files.to_json())
+    chart = files.folder / CHART
+    if files.sensitivity is not None:
+        lost = {each["layer"]: 1 - each["after"] / each["before"] for each in files.pruned.widths()}
+        write_text(chart, sensitivity_chart(files.sensitivity.to_json(), lost))
+    else:
+        chart.unlink(missing_ok=True)  # of an earlier cut into this folder
 
 
 def _curves(

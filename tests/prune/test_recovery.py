@@ -45,6 +45,6 @@ def test_the_rate() -> None:
     told = recovery_of(recipe_from_mapping({"prune": {"learning_rate": 2e-2}}), convolutions, True)
     assert told.learning_rate == 2e-2
     assert recovery_of(asked, convolutions, True).epochs == 3
-    for wrong in (0, -1e-3, 11, "fast", True):
+    for wrong in (0, -1e-3, 11, "fast", True, None):
         with pytest.raises(RecipeError, match="neither auto nor a number"):
             recipe_from_mapping({"prune": {"learning_rate": wrong}})
